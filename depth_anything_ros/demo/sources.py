@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A camera for people without one: frames from procedural scenes, image files, a video, or a webcam. No ROS."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .raycast import render
+from .scenes import drive, random_scene
+
+HELD_OUT_SEED = 10_000_000  # scenes from here on were never used in training
+_VIDEO = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v"}
+_IMAGE = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+class SourceError(ValueError):
+    """A source that cannot be opened; the message says what was expected."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One frame: rgb (H, W, 3) uint8, and if it is known exactly, depth (H, W) float32 metres along z (+Inf: sky) and the
+    focal length in pixels (principal point in the middle)."""
+
+    rgb: np.ndarray
+    depth: np.ndarray | None = None
+    focal: float | None = None
+
+
+def open_source(source: str, max_width: int = 1280) -> Iterator[Shot]:
+    """Frames of a file, a folder, a glob pattern of images, a video, or a webcam ("0", "/dev/video0"), once through.
+
+    Args:
+        source: what to read.
+        max_width: wider images are scaled down to it, keeping their aspect ratio; 0: never.
+
+    Raises:
+        SourceError: nothing there that can be read.
+    """
+    if source.isdigit() or source.startswith("/dev/video") or Path(source).suffix.lower() in _VIDEO:
+        return _from_video(int(source) if source.isdigit() else source, max_width)
+    path = Path(source)
+    if path.is_dir():
+        files = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in _IMAGE)
+    else:
+        files = sorted(glob.glob(source)) if not path.exists() else [source]
+    if not files:
+        raise SourceError(
+            f"'{source}' is no image, video, folder of images, or webcam (expected e.g. photo.jpg, drive.mp4, /dev/video0)"
+        )
+    return _from_images(files, max_width)
+
+
+def render_scenes(
+    seed: int,
+    scenes: int,
+    frames: int,
+    width: int,
+    height: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Shot]:
+    """A short drive through each of several held-out scenes: `scenes` x `frames` shots with exact depth."""
+    shots = []
+    for index in range(scenes):
+        scene, view = random_scene(HELD_OUT_SEED + seed + index)
+        views = drive(view, frames)
+        for frame in range(frames):
+            one = type(views)(*(getattr(views, name)[frame : frame + 1] for name in ("position", "yaw", "pitch", "focal")))
+            rgb, depth = render(scene, one, width, height)
+            shots.append(Shot((rgb[0].numpy() * 255).astype(np.uint8), depth[0].numpy(), float(view.focal) * width))
+            progress(len(shots), scenes * frames)
+    return shots
+
+
+def _fit(bgr: np.ndarray, max_width: int) -> Shot:
+    height, width = bgr.shape[:2]
+    if max_width and width > max_width:
+        size = (max_width, round(height * max_width / width))
+        bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
+    return Shot(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+
+
+def _from_images(files: list[str], max_width: int) -> Iterator[Shot]:
+    for file in files:
+        image = cv2.imread(file, cv2.IMREAD_COLOR)
+        if image is None:
+            raise SourceError(f"'{file}' cannot be read as an image")
+        yield _fit(image, max_width)
+
+
+def _from_video(source: str | int, max_width: int) -> Iterator[Shot]:
+    if isinstance(source, str) and not Path(source).exists():
+        raise SourceError(f"'{source}' does not exist")
+    video = cv2.VideoCapture(source)
+    try:
+        if not video.isOpened():
+            raise SourceError(f"'{source}' cannot be opened as a video or webcam")
+        while True:
+            good, image = video.read()
+            if not good:
+                return
+            yield _fit(image, max_width)
+    finally:
+        video.release()

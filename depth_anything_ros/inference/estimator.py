@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images in, predictions out: the network with its preprocessing on one device. Stateless: any image, any order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ..models import DepthNetwork, create_model, default_encoder, lookup
+from .prediction import Prediction
+from .preprocessing import ImageError, check_input_size, network_size, preprocess
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class InferenceError(RuntimeError):
+    """The device or the network failed on a good image; the message says how."""
+
+
+@dataclass(frozen=True)
+class DepthEstimator:
+    """A loaded network, ready to run. Make one with `create`.
+
+        estimator = DepthEstimator.create(model="v2", encoder="vits", checkpoint="file.pth")
+        prediction = estimator.predict(rgb)        # rgb (H, W, 3) uint8
+        prediction.at_image_size()                 # (H, W) float32; prediction.kind says what of
+
+    Attributes:
+        model, encoder: names in the zoo.
+        input_size: the short side that images are resized to, pixels.
+        device, precision: where and how the encoder runs; the head always runs in float32.
+    """
+
+    network: DepthNetwork
+    model: str
+    encoder: str
+    input_size: int
+    device: torch.device
+    precision: str
+
+    @classmethod
+    def create(
+        cls,
+        model: str = "v2_metric_indoor",
+        encoder: str = "",
+        checkpoint: str = "",
+        input_size: int = 0,
+        device: str = "auto",
+        precision: str = "auto",
+        allow_noncommercial: bool = False,
+    ) -> DepthEstimator:
+        """Load a model onto a device.
+
+        Args:
+            model, encoder, checkpoint, allow_noncommercial: see `models.create_model`.
+            input_size: short side in pixels, a multiple of the patch; 0 = the model's own.
+            device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+            precision: "auto", "fp32", "bf16" or "fp16" for the encoder.
+
+        Raises:
+            ModelError: the model or its checkpoint cannot be used.
+            ValueError: a device, precision or input size that does not exist here.
+        """
+        encoder = encoder or default_encoder(model)
+        row, encoder_row = lookup(model, encoder)
+        input_size = input_size or row.input_size
+        check_input_size(input_size, encoder_row.patch)
+        target = choose_device(device)
+        precision = choose_precision(precision, target)
+        network = create_model(model, encoder, checkpoint, allow_noncommercial).to(target)
+        return cls(network, model, encoder, input_size, target, precision)
+
+    def with_input_size(self, input_size: int) -> DepthEstimator:
+        """The same network at another input size (0 = the model's own); nothing is loaded again."""
+        input_size = input_size or lookup(self.model, self.encoder)[0].input_size
+        check_input_size(input_size, self.network.patch)
+        return replace(self, input_size=input_size)
+
+    def network_size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of the network's input for an image of this size."""
+        return network_size(width, height, self.input_size, self.network.patch)
+
+    def predict(self, rgb: np.ndarray) -> Prediction:
+        """The prediction for one image, (H, W, 3) uint8 RGB."""
+        return self.predict_batch([rgb])[0]
+
+    def predict_batch(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        """Predictions for several images of one size, in one pass through the network.
+
+        Raises:
+            ImageError: not (H, W, 3) uint8, or of different sizes.
+            InferenceError: the output is not finite, or the device failed.
+        """
+        for rgb in images:
+            if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+                raise ImageError(f"expected (H, W, 3) uint8 RGB, got {rgb.shape} {rgb.dtype}")
+            if rgb.shape != images[0].shape:
+                raise ImageError(f"a batch takes images of one size, got {rgb.shape} beside {images[0].shape}")
+        height, width = images[0].shape[:2]
+        size = self.network_size(width, height)
+        batch = torch.from_numpy(np.stack([preprocess(rgb, size) for rgb in images])).to(self.device)
+        dtype = PRECISIONS[self.precision]
+        try:
+            with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+                values = self.network(batch).float()
+            finite = bool(torch.isfinite(values).all())
+        except RuntimeError as error:  # out of memory, a lost device: torch has no common kind for them
+            raise InferenceError(
+                f"{self.model}/{self.encoder} failed on {self.device}: {str(error).splitlines()[0]}"
+            ) from error
+        if not finite:
+            raise InferenceError(f"{self.model}/{self.encoder} gave NaN or Inf in {self.precision}; try precision fp32 or bf16")
+        row = lookup(self.model, self.encoder)[0]
+        return [Prediction(grid, row.kind, (height, width), row.align_corners) for grid in values]
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of a name; "auto" is CUDA, else MPS, else the CPU.
+
+    Raises:
+        ValueError: not a device, or one that this machine does not have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device '{name}', expected auto, cpu, cuda, cuda:N or mps") from error
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if device.type not in available:
+        raise ValueError(f"unknown device '{name}', expected auto, cpu, cuda, cuda:N or mps")
+    if not available[device.type]:
+        raise ValueError(
+            f"device '{name}' is not available to torch {torch.__version__} on this machine; use device auto or cpu"
+        )
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """The precision of the encoder; "auto" is half precision on CUDA, where it is faster, and fp32 elsewhere."""
+    if name == "auto":
+        return "fp16" if device.type == "cuda" else "fp32"
+    if name not in PRECISIONS:
+        raise ValueError(f"unknown precision '{name}', expected auto, {', '.join(PRECISIONS)}")
+    return name

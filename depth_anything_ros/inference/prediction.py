@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a network said about one image, with what its numbers mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's output at the network's own grid.
+
+    Attributes:
+        tensor: (h, w) float32 on the device that computed it.
+        kind: "metric" (metres along the optical axis) or "relative" (inverse depth of unknown scale and shift, near = large).
+        image_size: (height, width) of the image that was given.
+        align_corners: how the reference implementation of this model enlarges its output.
+    """
+
+    tensor: torch.Tensor
+    kind: str
+    image_size: tuple[int, int]
+    align_corners: bool
+
+    @property
+    def values(self) -> np.ndarray:
+        """(h, w) float32 at the network's grid, on the CPU."""
+        return self.tensor.cpu().numpy()
+
+    def at_image_size(self) -> np.ndarray:
+        """(H, W) float32 at the size of the image, enlarged bilinearly, on the CPU."""
+        return self.resized().cpu().numpy()
+
+    def resized(self) -> torch.Tensor:
+        """`at_image_size`, but still on the device."""
+        if tuple(self.tensor.shape) == self.image_size:
+            return self.tensor
+        grid = F.interpolate(self.tensor[None, None], size=self.image_size, mode="bilinear", align_corners=self.align_corners)
+        return grid[0, 0]

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ROS messages <-> arrays. Imports message packages, never a node."""

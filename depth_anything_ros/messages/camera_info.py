@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CameraInfo <-> Camera: which of its numbers describe the image at hand."""
+
+from __future__ import annotations
+
+from sensor_msgs.msg import CameraInfo, RegionOfInterest
+from std_msgs.msg import Header
+
+from ..geometry import Camera, CameraError
+
+
+def image_size(info: CameraInfo) -> tuple[int, int]:
+    """(width, height) of the images that a CameraInfo belongs to: its region of interest, divided by its binning."""
+    width, height = info.roi.width or info.width, info.roi.height or info.height
+    return width // max(1, info.binning_x), height // max(1, info.binning_y)
+
+
+def camera_from_info(info: CameraInfo, width: int, height: int, rectified: bool) -> Camera:
+    """The camera of an image of `width` x `height`.
+
+    A raw image is described by K and D, a rectified one by P alone (CameraInfo.msg). Crop and binning are applied as in
+    image_geometry (`pinhole_camera_model.cpp`).
+
+    Raises:
+        CameraError: another size, or numbers that cannot be true.
+    """
+    if image_size(info) != (width, height):
+        has = "x".join(str(side) for side in image_size(info))
+        raise CameraError(
+            f"camera_info is for {has} images, but the image is {width}x{height}: publish the matching camera_info"
+        )
+    if rectified and info.p[0] != 0:
+        fx, cx, fy, cy = info.p[0], info.p[2], info.p[5], info.p[6]
+    else:
+        fx, cx, fy, cy = info.k[0], info.k[2], info.k[4], info.k[5]
+    bx, by = max(1, info.binning_x), max(1, info.binning_y)
+    cx, cy = (cx - info.roi.x_offset) / bx, (cy - info.roi.y_offset) / by
+    distorted = not rectified and any(d != 0 for d in info.d)
+    return Camera(
+        int(width),
+        int(height),
+        float(fx / bx),
+        float(fy / by),
+        float(cx),
+        float(cy),
+        info.distortion_model if distorted else "",
+        tuple(float(d) for d in info.d) if distorted else (),
+    )
+
+
+def info_of_camera(header: Header, camera: Camera) -> CameraInfo:
+    """The CameraInfo of a camera, of the camera's own size, for an image with this header."""
+    info = CameraInfo(header=header, width=camera.width, height=camera.height)
+    info.distortion_model = camera.model or "plumb_bob"
+    info.d = list(camera.distortion) or [0.0] * 5
+    info.k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
+    info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    info.p = [camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return info
+
+
+def info_of_depth(header: Header, info: CameraInfo, camera: Camera, rectified: bool) -> CameraInfo:
+    """The CameraInfo of a depth image, from that of its input: crop, binning and rectification are already in its numbers.
+
+    A raw input's own rectification (D, R and P) stays, so that consumers can rectify depth as they would the image.
+    """
+    result = info_of_camera(header, camera)
+    if not rectified:
+        bx, by = max(1, info.binning_x), max(1, info.binning_y)
+        p = list(info.p)
+        p[0], p[2], p[3] = p[0] / bx, (p[2] - info.roi.x_offset) / bx, p[3] / bx
+        p[5], p[6] = p[5] / by, (p[6] - info.roi.y_offset) / by
+        if p[0] != 0:
+            result.p, result.r = p, list(info.r)
+        result.roi = RegionOfInterest()
+    return result
+
+
+__all__ = ["CameraError", "camera_from_info", "image_size", "info_of_camera", "info_of_depth"]

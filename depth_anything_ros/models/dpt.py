@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dense prediction head of Depth Anything (DPT, Ranftl et al., ICCV 2021).
+
+Parameter names and the order of operations follow the published checkpoints (DepthAnything/Depth-Anything-V2,
+`depth_anything_v2/dpt.py` and `util/blocks.py`), so that their state dicts load strictly.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class ResidualConvUnit(nn.Module):
+    """Two 3x3 convolutions, each after a ReLU, around a skip connection."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(features, features, 3, padding=1)
+        self.conv2 = nn.Conv2d(features, features, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, features, h, w) -> the same shape."""
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+class FusionBlock(nn.Module):
+    """Adds one level of the pyramid to the running sum and enlarges the result."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.out_conv = nn.Conv2d(features, features, 1)
+        self.resConfUnit1 = ResidualConvUnit(features)  # unused in the coarsest block, but in every checkpoint
+        self.resConfUnit2 = ResidualConvUnit(features)
+
+    def forward(self, path: torch.Tensor, lateral: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
+        """`path` (B, features, h, w), enlarged to `size` after `lateral` (B, features, h, w) has been added."""
+        if lateral is not None:
+            path = path + self.resConfUnit1(lateral)
+        path = F.interpolate(self.resConfUnit2(path), size=size, mode="bilinear", align_corners=True)
+        return self.out_conv(path)
+
+
+class Scratch(nn.Module):
+    """The layers that the checkpoints keep under `scratch`: laterals, fusion blocks, output convolutions."""
+
+    def __init__(self, out_channels: tuple[int, int, int, int], features: int):
+        super().__init__()
+        for level, channels in enumerate(out_channels, start=1):
+            self.add_module(f"layer{level}_rn", nn.Conv2d(channels, features, 3, padding=1, bias=False))
+            self.add_module(f"refinenet{level}", FusionBlock(features))
+        self.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
+        self.output_conv2 = nn.Sequential(
+            nn.Conv2d(features // 2, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 1, 1)
+        )  # the last activation has no parameters and belongs to the network: see network.py
+
+
+class DPTHead(nn.Module):
+    """Four levels of tokens -> one value per pixel, before the last activation."""
+
+    def __init__(self, width: int, features: int, out_channels: tuple[int, int, int, int]):
+        super().__init__()
+        self.projects = nn.ModuleList(nn.Conv2d(width, channels, 1) for channels in out_channels)
+        c = out_channels
+        self.resize_layers = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(c[0], c[0], 4, stride=4),
+                nn.ConvTranspose2d(c[1], c[1], 2, stride=2),
+                nn.Identity(),
+                nn.Conv2d(c[3], c[3], 3, stride=2, padding=1),
+            ]
+        )
+        self.scratch = Scratch(out_channels, features)
+
+    def forward(self, levels: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+        """Four (B, width, h, w) token grids and the network input's (height, width) -> (B, height, width)."""
+        scratch = self.scratch
+        # 1. Reassemble: each level to its own number of channels and its own resolution (4, 2, 1 and 1/2 of the grid).
+        pyramid = [resize(project(x)) for x, project, resize in zip(levels, self.projects, self.resize_layers)]
+        # 2. Laterals: every level to the same number of channels.
+        fine, middle, coarse, coarsest = (getattr(scratch, f"layer{i}_rn")(x) for i, x in enumerate(pyramid, start=1))
+        # 3. Fuse from coarse to fine; each step ends at the size of the next finer level, the last one at twice its own.
+        path = scratch.refinenet4(coarsest, None, coarse.shape[-2:])
+        path = scratch.refinenet3(path, coarse, middle.shape[-2:])
+        path = scratch.refinenet2(path, middle, fine.shape[-2:])
+        path = scratch.refinenet1(path, fine, (2 * fine.shape[-2], 2 * fine.shape[-1]))
+        # 4. To the resolution of the network's input, and to one channel.
+        path = F.interpolate(scratch.output_conv1(path), size=size, mode="bilinear", align_corners=True)
+        return scratch.output_conv2(path).squeeze(1)

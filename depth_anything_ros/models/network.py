@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A depth network: ViT encoder, DPT head, and the activation that decides what the numbers mean."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .backbone import build_backbone
+from .dpt import DPTHead
+from .errors import ModelError
+from .zoo import METRIC, Encoder, Model
+
+
+class DepthNetwork(nn.Module):
+    """One of the Depth Anything networks; `kind` says what `forward` returns.
+
+    Attributes:
+        kind: "relative" (inverse depth of unknown scale and shift, near = large) or "metric" (metres along z).
+        patch: both sides of every input are a multiple of it, in pixels.
+    """
+
+    def __init__(self, model: Model, encoder: Encoder, taps: tuple[int, int, int, int]):
+        super().__init__()
+        self.kind, self.max_depth, self.taps, self.patch = model.kind, model.max_depth, list(taps), encoder.patch
+        self.pretrained = build_backbone(encoder)
+        self.depth_head = DPTHead(encoder.width, encoder.features, encoder.out_channels)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Depth or inverse depth at the resolution of the input.
+
+        Args:
+            images: (B, 3, h, w) float, ImageNet-normalised RGB, h and w multiples of `patch`.
+
+        Returns:
+            (B, h, w) float32: metres if `kind` is "metric", else unitless inverse depth >= 0.
+        """
+        size = tuple(images.shape[-2:])
+        levels = [token_grid(patch, size, self.patch) for patch, _ in self.features(images)]
+        # The head stays in float32 even under autocast: half precision there shows as black pixels (inf) and as steps.
+        with torch.autocast(images.device.type, enabled=False):
+            values = self.depth_head([level.float() for level in levels], size)
+        if self.kind == METRIC:
+            return torch.sigmoid(values) * self.max_depth
+        return torch.relu(values)
+
+    def features(self, images: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The encoder's four levels that the head uses, each after the final LayerNorm.
+
+        Args:
+            images: as in `forward`.
+
+        Returns:
+            Four pairs of patch tokens (B, N, C), row-major, and class token (B, C). `token_grid` lays them out in 2-D.
+
+        Raises:
+            ModelError: a side of the image is not a multiple of the patch.
+        """
+        height, width = images.shape[-2:]
+        if height % self.patch or width % self.patch:
+            raise ModelError(f"the network takes sides that are multiples of {self.patch}, got {width}x{height}")
+        levels = self.pretrained.forward_intermediates(
+            images, indices=self.taps, norm=True, output_fmt="NLC", return_prefix_tokens=True, intermediates_only=True
+        )
+        return [(patch, prefix[:, 0]) for patch, prefix in levels]
+
+
+def token_grid(tokens: torch.Tensor, size: tuple[int, int], patch: int) -> torch.Tensor:
+    """Patch tokens (B, N, C) of an input of (height, width) pixels -> (B, C, height / patch, width / patch)."""
+    return tokens.transpose(1, 2).unflatten(2, (size[0] // patch, size[1] // patch))

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state of the node as a diagnostic status that says what is wrong in words."""
+
+from __future__ import annotations
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from .camera_input import CameraInput
+from .network_slot import NetworkSlot
+from .parameters import Settings
+from .statistics import Statistics
+
+# In Python some distros type a byte field as bytes of length 1; constants come in the right type everywhere.
+_OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+def diagnose(
+    name: str,
+    state: str,
+    settings: Settings | None,
+    network: NetworkSlot,
+    source: CameraInput | None,
+    statistics: Statistics,
+    failure: str,
+) -> DiagnosticArray:
+    """One status named `<node>: depth`; the caller stamps and publishes it."""
+    level, message = _judge(state, settings, network, source, statistics, failure)
+    values = {"state": state}
+    if settings:
+        estimator, asked = network.estimator, settings.network
+        running = network.loaded or asked
+        values |= {
+            "model": running.model,
+            "encoder": running.encoder,
+            "input size": str(estimator.input_size if estimator else asked.input_size),
+            "device": str(estimator.device if estimator else asked.device),
+            "precision": estimator.precision if estimator else asked.precision,
+            "licence": settings.licence,
+            "network": "loading" if network.loading else "ready" if estimator else "none",
+        }
+    if source:
+        values |= {
+            "image topic": source.image_topic,
+            "camera_info topic": source.topics["camera_info"],
+            "qos mismatch": source.mismatch,
+        }
+    values |= statistics.report()
+    status = DiagnosticStatus(level=level, name=f"{name}: depth", message=message, hardware_id=values.get("image topic", ""))
+    status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+    return DiagnosticArray(status=[status])
+
+
+def _judge(state, settings, network, source, statistics, failure):
+    if failure:
+        return _ERROR, failure
+    if network.error:
+        return _ERROR, network.error
+    if state != "active":
+        return _WARN, f"not active ({state})"
+    if network.estimator is None:
+        return _WARN, "loading the network"
+    if source and source.mismatch:
+        return _WARN, source.mismatch
+    if source and statistics.silence > settings.no_image_timeout:
+        return _WARN, f"no image for {statistics.silence:.0f} s: {source.describe_publishers()}"
+    if statistics.troubled:
+        return _WARN, statistics.last_problem
+    return _OK, "loading another network" if network.loading else "running"

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a process needs before its first ROS entity so that images get through it quickly."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+_KILTED_RCLPY = 9  # major version since which the first of them is read; before, the second
+
+
+def use_large_shared_memory() -> None:
+    """Give Fast DDS a shared-memory segment that images fit into, unless the user has set a profile. Call before rclpy.init.
+
+    The stock segment is 512 KiB: best-effort readers, such as Nav2's, then lose nearly every image and cloud
+    (ros2/rmw_fastrtps#739). Containers often have 64 MB of /dev/shm in all, hence the smaller profile.
+    """
+    if any(os.environ.get(name) for name in _PROFILE_VARIABLES):
+        return
+    try:
+        roomy = shutil.disk_usage("/dev/shm").total > 256 << 20
+    except OSError:
+        return
+    profile = _HERE / ("fastdds_32mib.xml" if roomy else "fastdds_16mib.xml")
+    old = int(metadata.version("rclpy").split(".")[0]) < _KILTED_RCLPY
+    os.environ[_PROFILE_VARIABLES[old]] = str(profile)
+
+
+def keep_large_buffers() -> None:
+    """Let glibc reuse buffers of image size instead of mapping and page-faulting new ones for every frame.
+
+    M_MMAP_THRESHOLD (-3) and M_TRIM_THRESHOLD (-1) of mallopt(3); no other C library is touched.
+    """
+    if sys.platform.startswith("linux"):
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "gnu_get_libc_version"):
+            libc.mallopt(-3, 32 << 20)
+            libc.mallopt(-1, 512 << 20)

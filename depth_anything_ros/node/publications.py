@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's output topics: what is on each, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
+
+from ..messages.outgoing import cloud_message, image_message
+from ..pipeline import Outputs
+
+METRES, RELATIVE, ANY, CLOUD = "metres", "relative", "any", "metres and a camera"
+
+# topic -> (message type, what it needs, how it is made)
+_IMAGES: dict[str, tuple[type, str, Callable[[Header, Outputs], object]]] = {
+    "depth/image": (Image, METRES, lambda header, outputs: image_message(header, outputs.depth, "32FC1")),
+    "depth/image_raw": (Image, METRES, lambda header, outputs: image_message(header, outputs.depth_mm, "16UC1")),
+    "depth/relative": (Image, RELATIVE, lambda header, outputs: image_message(header, outputs.relative, "32FC1")),
+    "depth/points": (PointCloud2, CLOUD, lambda header, outputs: cloud_message(header, outputs.cloud)),
+    "depth/color": (Image, ANY, lambda header, outputs: image_message(header, outputs.color, "bgr8")),
+}
+_INFO = "depth/camera_info"
+_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
+
+
+class Publications:
+    """Lifecycle publishers, reliable with depth 1: they match reliable and best-effort readers alike."""
+
+    def __init__(self, node: LifecycleNode):
+        self._node = node
+        kinds = {topic: row[0] for topic, row in _IMAGES.items()} | {_INFO: CameraInfo}
+        self._publishers = {
+            topic: node.create_lifecycle_publisher(
+                kind, topic, _QOS, qos_overriding_options=QoSOverridingOptions.with_default_policies()
+            )
+            for topic, kind in kinds.items()
+        }
+
+    def wanted(self) -> set[str]:
+        """The topics that somebody listens to."""
+        return {topic for topic, publisher in self._publishers.items() if publisher.get_subscription_count() > 0}
+
+    def publish(self, header: Header, outputs: Outputs, info: CameraInfo | None) -> set[str]:
+        """Compute and send what is wanted and can be had.
+
+        Args:
+            header: the input's own.
+            info: the depth image's own calibration, or None if there is no valid one; then there is no cloud either.
+
+        Returns:
+            Topics that somebody listens to but that this frame could not serve for want of a calibration.
+        """
+        have = {ANY, METRES if outputs.is_metric else RELATIVE}
+        if outputs.is_metric and info is not None:
+            have.add(CLOUD)
+        unserved = set()
+        for topic in self.wanted():
+            if topic == _INFO:
+                if info is not None:
+                    self._publishers[topic].publish(info)
+                else:
+                    unserved.add(topic)
+                continue
+            _, need, make = _IMAGES[topic]
+            if need in have:
+                self._publishers[topic].publish(make(header, outputs))
+            elif need == CLOUD and outputs.is_metric:
+                unserved.add(topic)
+        return unserved
+
+    def close(self) -> None:
+        """Destroy the publishers."""
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers = {}
