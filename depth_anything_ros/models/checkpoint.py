@@ -83,14 +83,14 @@ def read_tensors(path: Path) -> StateDict:
             return load_file(path)
         except (SafetensorError, ValueError, OSError) as error:
             raise CheckpointError(f"{damaged}: {error}") from error
+    if head and not head.startswith((b"PK", b"\x80")):
+        raise CheckpointError(f"'{path}' is not a PyTorch or safetensors file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if head[:2] == b"PK" or head[:1] == b"\x80":
-            raise CheckpointError(
-                f"'{path}' holds more than plain tensors, and loading it could run code: refused ({_first_line(error)})"
-            ) from error
-        raise CheckpointError(f"'{path}' is not a PyTorch or safetensors file") from error
+        raise CheckpointError(
+            f"'{path}' holds more than plain tensors, and loading it could run code: refused ({_first_line(error)})"
+        ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError) as error:
         raise CheckpointError(f"{damaged}: {_first_line(error)}") from error
     for wrapper in ("model", "state_dict"):  # as training scripts save it

@@ -8,6 +8,7 @@ procedural scenes the exact depth on `camera/true_depth` (32FC1 metres, +Inf: sk
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 
 import cv2
@@ -39,7 +40,7 @@ _PARAMETERS = (
     ("seed", 0, "Which procedural scenes"),
     ("scenes", 4, "Number of procedural scenes"),
     ("frames", 12, "Frames of each procedural scene; a closed loop"),
-    ("wait_for_reader", False, "Begin when somebody has subscribed to the image or its compressed twin"),
+    ("wait_for_reader", False, "Begin a second after somebody has subscribed to the image or its compressed twin"),
 )
 _QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -57,6 +58,7 @@ class CameraPlayer(Node):
         self._compressed = self.create_publisher(CompressedImage, "camera/image_raw/compressed", _QOS, **options)
         self._info = self.create_publisher(CameraInfo, "camera/camera_info", _QOS, **options)
         self._truth = self.create_publisher(Image, "camera/true_depth", _QOS, **options)
+        self._reader_since: float | None = None
         self._rendered: list[Shot] | None = None
         self._shots = self._open()
         self.create_timer(1.0 / self._value("rate"), self._publish_next)
@@ -78,8 +80,7 @@ class CameraPlayer(Node):
             self.get_logger().info(f"rendered {done} of {total} frames")
 
     def _publish_next(self) -> None:
-        readers = self._image.get_subscription_count() + self._compressed.get_subscription_count()
-        if self._value("wait_for_reader") and not readers:
+        if not self._may_begin():
             return
         try:
             shot = next(self._shots, None)
@@ -93,6 +94,15 @@ class CameraPlayer(Node):
             self.finished = True
             return
         self._publish(shot)
+
+    def _may_begin(self) -> bool:
+        """Whether the first reader, if one is waited for, has had a second to settle."""
+        readers = self._image.get_subscription_count() + self._compressed.get_subscription_count()
+        if readers and self._reader_since is None:
+            self._reader_since = time.monotonic()
+        return not self._value("wait_for_reader") or (
+            self._reader_since is not None and time.monotonic() - self._reader_since > 1.0
+        )
 
     def _publish(self, shot: Shot) -> None:
         height, width = shot.rgb.shape[:2]

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`depth_image photo.jpg …`: a picture and an array of depth for each photo. No ROS."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .geometry import COLORMAPS, AdaptiveRange
+from .inference import DepthEstimator, ImageError, InferenceError
+from .models import METRIC, MODELS, ModelError, lookup
+from .pipeline import ColorSettings, DepthRange, Frame, Outputs
+
+
+def main(args: list[str] | None = None) -> int:
+    """Write `<name>_depth.png` (colour) and `<name>_depth.npy` ((H, W) float32) beside each photo or into --output."""
+    parser = argparse.ArgumentParser(
+        prog="depth_image", description="Depth of photos, as a colour picture and a float32 array."
+    )
+    parser.add_argument("images", nargs="+", type=Path, help="photos")
+    parser.add_argument("--output", type=Path, help="folder for the results (default: beside each photo)")
+    parser.add_argument("--model", default="v2_metric_indoor", choices=MODELS, help="network (default: %(default)s)")
+    parser.add_argument("--encoder", default="", help="vits, vitb, vitl, ... (default: the model's smallest)")
+    parser.add_argument("--checkpoint", default="", help="file with weights (default: the published one, downloaded once)")
+    parser.add_argument(
+        "--input-size", type=int, default=0, help="short side in pixels, multiple of 14 (default: the model's own)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
+    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16, fp16")
+    parser.add_argument("--colormap", default="turbo", choices=COLORMAPS)
+    parser.add_argument("--allow-noncommercial", action="store_true", help="accept weights that forbid commercial use")
+    options = parser.parse_args(args)
+    try:
+        estimator = DepthEstimator.create(
+            options.model,
+            options.encoder,
+            options.checkpoint,
+            options.input_size,
+            options.device,
+            options.precision,
+            options.allow_noncommercial,
+        )
+    except (ModelError, ValueError) as error:
+        print(f"depth_image: {error}", file=sys.stderr)
+        return 2
+    row = lookup(estimator.model, estimator.encoder)[0]
+    print(
+        f"{estimator.model}/{estimator.encoder} on {estimator.device}, licence of the weights: {row.licence(estimator.encoder)}"
+    )
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)
+    return max([_convert(path, options, estimator) for path in options.images])
+
+
+def _convert(path: Path, options: argparse.Namespace, estimator: DepthEstimator) -> int:
+    """One photo; 1 if it could not be read or predicted."""
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if bgr is None:
+        print(f"depth_image: '{path}' cannot be read as an image", file=sys.stderr)
+        return 1
+    rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    try:
+        prediction = estimator.predict(rgb)
+    except (ImageError, InferenceError) as error:
+        print(f"depth_image: '{path}': {error}", file=sys.stderr)
+        return 1
+    values = prediction.at_image_size()
+    near, far = np.percentile(values, (2, 98))
+    color = ColorSettings(options.colormap, float(near), float(max(far, near + 1e-3)))
+    outputs = Outputs(Frame(rgb), prediction, DepthRange(0.0, np.inf), color, AdaptiveRange())
+    stem = (options.output or path.parent) / f"{path.stem}_depth"
+    np.save(f"{stem}.npy", values)
+    cv2.imwrite(f"{stem}.png", outputs.color)
+    unit = " m" if prediction.kind == METRIC else " (inverse depth, no unit)"
+    print(f"{path}: {values.min():.2f} to {values.max():.2f}{unit} -> {stem}.png, {stem.name}.npy")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Depth from one camera.
+
+    ros2 launch depth_anything_ros depth.launch.py image:=/camera/color/image_raw
+
+Later layers win: the package's config/depth.yaml, then your params_file, then the arguments below.
+"""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch_ros.actions import Node
+
+from launch import LaunchDescription
+
+SHARE = Path(get_package_share_directory("depth_anything_ros"))
+
+# name, default, description, and for those that are node parameters their type
+ARGUMENTS = (
+    ("image", "/camera/image_raw", "image topic of the camera", None),
+    ("camera_info", "", "its camera_info topic (empty: camera_info beside the image topic)", None),
+    ("compressed", "", "compressed image topic, read instead of the raw one (empty: <image>/compressed where no raw image is"
+     " published)", None),
+    ("model", "", "v2_metric_indoor, v2_metric_outdoor, v1, v2, demo (empty: as in the params files)", str),
+    ("encoder", "", "vits, vitb, vitl (empty: as in the params files)", str),
+    ("input_size", "", "short side of the network's input, pixels, a multiple of 14 (empty: as in the params files)", int),
+    ("device", "", "auto, cpu, cuda, cuda:N, mps (empty: as in the params files)", str),
+    ("namespace", "depth_anything", "namespace of the node and of its depth/... topics", None),
+    ("params_file", "", "your own YAML, on top of the package's config/depth.yaml", None),
+    ("use_sim_time", "false", "take time from /clock", bool),
+    ("autostart", "true", "configure and activate at start; false: leave that to a lifecycle manager", bool),
+    ("log_level", "info", "debug, info, warn, error", None),
+    ("rviz", "false", "start RViz with the colour picture and the cloud", None),
+    ("fixed_frame", "", "RViz's fixed frame (empty: camera_optical_frame)", None),
+)  # fmt: skip
+
+
+def generate_launch_description():
+    """Declare the arguments and start the node."""
+    declared = [DeclareLaunchArgument(name, default_value=default, description=text) for name, default, text, _ in ARGUMENTS]
+    return LaunchDescription([*declared, OpaqueFunction(function=start)])
+
+
+def start(context):
+    """The depth node, and RViz if asked for."""
+    values = {name: context.launch_configurations[name].strip() for name, *_ in ARGUMENTS}
+    parameters = [str(SHARE / "config" / "depth.yaml")]
+    if values["params_file"]:
+        path = Path(values["params_file"]).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"params_file '{path}' does not exist")
+        parameters.append(str(path))
+    overrides = {name: parse(name, values[name], kind) for name, _, _, kind in ARGUMENTS if kind and values[name]}
+    remappings = [("image", values["image"])]
+    if values["camera_info"]:
+        remappings.append(("camera_info", values["camera_info"]))
+    if values["compressed"]:
+        remappings.append(("compressed", values["compressed"]))
+        overrides["image_transport"] = "compressed"
+    node = Node(
+        package="depth_anything_ros",
+        executable="depth_node",
+        name="depth_node",
+        namespace=values["namespace"],
+        parameters=[*parameters, overrides],
+        remappings=remappings,
+        arguments=["--ros-args", "--log-level", values["log_level"]],
+        output="screen",
+        emulate_tty=True,
+    )
+    return [node, *([rviz(values)] if parse("rviz", values["rviz"], bool) else [])]
+
+
+def rviz(values):
+    """RViz on the node's topics."""
+    topic = "/" + values["namespace"].strip("/") if values["namespace"].strip("/") else ""
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        name="depth_rviz",
+        arguments=["-d", str(SHARE / "rviz" / "depth.rviz"), *(["-f", values["fixed_frame"]] if values["fixed_frame"] else [])],
+        remappings=[(f"/depth_anything/depth/{name}", f"{topic}/depth/{name}") for name in ("color", "points", "image")],
+        parameters=[{"use_sim_time": parse("use_sim_time", values["use_sim_time"], bool)}],
+    )
+
+
+def parse(name, text, kind):
+    """A launch argument as the type of its parameter."""
+    if kind is bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise ValueError(f"{name}:={text} is not true or false")
+        return text.lower() in ("true", "1")
+    if kind is int:
+        try:
+            return int(text)
+        except ValueError:
+            raise ValueError(f"{name}:={text} is not a whole number") from None
+    return text
