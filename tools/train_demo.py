@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 
 from depth_anything_ros.demo.raycast import render
 from depth_anything_ros.demo.scenes import random_batch
+from depth_anything_ros.models.checkpoint import load_checkpoint
 from depth_anything_ros.models.network import DepthNetwork
 from depth_anything_ros.models.zoo import ENCODERS, IMAGENET_MEAN, IMAGENET_STD, MODELS
 
@@ -104,7 +105,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, nargs=2, default=(2000, 1000), help="small stage, full stage")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="weights to go on from, instead of random ones")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights, the order and the recolouring")
+    parser.add_argument("--first-scene", type=int, default=0, help="scene seed to begin at")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
 
@@ -112,10 +115,15 @@ def main() -> None:
     height, width = encoder.train_size
     network = DepthNetwork(model, encoder, model.taps["tiny"])
     torch.nn.init.trunc_normal_(network.pretrained.pos_embed, std=0.02)
+    if args.start:
+        load_checkpoint(network, args.start, "tiny")
     average = copy.deepcopy(network).requires_grad_(False)
-    stages = [(width // 2, height // 2, 32, 8e-4, 0), (width, height, 16, 4e-4, 1_000_000)]
-    for stage, (w, h, batch, rate, first_seed) in enumerate(stages):
+    stages = [(width // 2, height // 2, 32, 8e-4), (width, height, 16, 4e-4)]
+    for stage, (w, h, batch, rate) in enumerate(stages):
         steps, started = args.steps[stage], time.monotonic()
+        if not steps:
+            continue
+        first_seed = args.first_scene + 1_000_000 * stage
         pool = ScenePool(w, h, 4096 if stage == 0 else 2048, first_seed, model.max_depth)
         pool.draw(batch, 64)
         optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.02, betas=(0.9, 0.98))
