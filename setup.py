@@ -43,9 +43,9 @@ setup(
         "setuptools",
         "numpy>=1.21",
         "torch>=2.1",
-        "timm>=1.0.9,<2",
+        "timm>=1.0.22,<2",
         "opencv-python-headless>=4.5",
-        "huggingface_hub>=0.20",
+        "huggingface_hub>=0.25",
         "safetensors>=0.4",
     ],
     extras_require={

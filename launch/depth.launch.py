@@ -18,7 +18,7 @@ SHARE = Path(get_package_share_directory("depth_anything_ros"))
 
 # name, default, description, and for those that are node parameters their type
 ARGUMENTS = (
-    ("image", "/camera/image_raw", "image topic of the camera", None),
+    ("image", "", "image topic of the camera (empty: /camera/image_raw, or the one of `compressed`)", None),
     ("camera_info", "", "its camera_info topic (empty: camera_info beside the image topic)", None),
     ("compressed", "", "compressed image topic, read instead of the raw one (empty: <image>/compressed where no raw image is"
      " published)", None),
@@ -28,8 +28,8 @@ ARGUMENTS = (
     ("device", "", "auto, cpu, cuda, cuda:N, mps (empty: as in the params files)", str),
     ("namespace", "depth_anything", "namespace of the node and of its depth/... topics", None),
     ("params_file", "", "your own YAML, on top of the package's config/depth.yaml", None),
-    ("use_sim_time", "false", "take time from /clock", bool),
-    ("autostart", "true", "configure and activate at start; false: leave that to a lifecycle manager", bool),
+    ("use_sim_time", "", "true: take time from /clock (empty: as in the params files)", bool),
+    ("autostart", "", "false: leave configure and activate to a lifecycle manager (empty: as in the params files)", bool),
     ("log_level", "info", "debug, info, warn, error", None),
     ("rviz", "false", "start RViz with the colour picture and the cloud", None),
     ("fixed_frame", "", "RViz's fixed frame (empty: camera_optical_frame)", None),
@@ -52,12 +52,11 @@ def start(context):
             raise FileNotFoundError(f"params_file '{path}' does not exist")
         parameters.append(str(path))
     overrides = {name: parse(name, values[name], kind) for name, _, _, kind in ARGUMENTS if kind and values[name]}
-    remappings = [("image", values["image"])]
-    if values["camera_info"]:
-        remappings.append(("camera_info", values["camera_info"]))
+    if not values["image"] and not values["compressed"]:
+        values["image"] = "/camera/image_raw"
     if values["compressed"]:
-        remappings.append(("compressed", values["compressed"]))
         overrides["image_transport"] = "compressed"
+    remappings = [(name, values[name]) for name in ("image", "camera_info", "compressed") if values[name]]
     node = Node(
         package="depth_anything_ros",
         executable="depth_node",
@@ -81,7 +80,7 @@ def rviz(values):
         name="depth_rviz",
         arguments=["-d", str(SHARE / "rviz" / "depth.rviz"), *(["-f", values["fixed_frame"]] if values["fixed_frame"] else [])],
         remappings=[(f"/depth_anything/depth/{name}", f"{topic}/depth/{name}") for name in ("color", "points", "image")],
-        parameters=[{"use_sim_time": parse("use_sim_time", values["use_sim_time"], bool)}],
+        parameters=[{"use_sim_time": parse("use_sim_time", values["use_sim_time"] or "false", bool)}],
     )
 
 

@@ -201,10 +201,10 @@ class Bench:
         values = self.call(GetParameters, "depth_node/get_parameters", GetParameters.Request(names=[name])).values[0]
         return {1: values.bool_value, 2: values.integer_value, 3: values.double_value, 4: values.string_value}[values.type]
 
-    def change_state(self, transition):
+    def change_state(self, transition, seconds=30.0):
         request = ChangeState.Request()
         request.transition.id = transition
-        return self.call(ChangeState, "depth_node/change_state", request).success
+        return self.call(ChangeState, "depth_node/change_state", request, seconds).success
 
     def state(self):
         return self.call(GetState, "depth_node/get_state", GetState.Request()).current_state.label

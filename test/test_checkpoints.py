@@ -158,7 +158,12 @@ def test_a_known_name_that_contradicts_the_choice_is_an_error(name, model, encod
         if other != model:
             with pytest.raises(CheckpointError, match=f"checkpoint of model '{model}', encoder '{encoder}'"):
                 check_file_name(name, other, encoder)
-    check_file_name("my_finetuned_weights.pth", "v2", "vits")
+    assert check_file_name(name, model, encoder)
+
+
+def test_names_of_ones_own_say_nothing():
+    assert not check_file_name("my_finetuned_weights.pth", "v2", "vits")
+    assert not check_file_name("/home/me/Depth-Anything-V2-Small/runs/metric/best.pth", "v2_metric_indoor", "vits")
 
 
 def test_a_misnamed_file_is_refused_before_it_is_read(tmp_path, state):
@@ -178,6 +183,15 @@ def test_licences_follow_the_published_cards():
             assert check_licence(model, encoder, True) == "CC-BY-NC-4.0"
     with pytest.raises(LicenceError):
         create_model("v2", encoder="vitb")
+
+
+def test_a_published_file_needs_its_licence_accepted_and_a_file_of_ones_own_does_not(tmp_path):
+    torch.save({}, tmp_path / "depth_anything_v2_vitb.pth")
+    with pytest.raises(LicenceError):
+        create_model("v2", encoder="vitb", checkpoint=tmp_path / "depth_anything_v2_vitb.pth")
+    torch.save({}, tmp_path / "mine.pth")
+    with pytest.raises(CheckpointError, match="not a plain dict"):  # read, that is, and found empty
+        create_model("v2", encoder="vitb", checkpoint=tmp_path / "mine.pth")
 
 
 def test_without_a_network_the_error_says_what_to_fetch_and_where_to_put_it(tmp_path, monkeypatch):

@@ -57,6 +57,7 @@ def test_unprojection_is_the_pinhole_formula():
         ({"cx": float("inf")}, "NaN or Inf"),
         ({"fx": -500.0}, "placeholder"),
         ({"model": "thin_prism", "distortion": (0.1,)}, "unknown distortion model 'thin_prism'"),
+        ({"distortion": (0.1, 0.2, 0.0, 0.0)}, "without a distortion model"),
         ({"model": "plumb_bob", "distortion": (0.1, 0.2)}, "takes 4 or 5 coefficients, got 2"),
     ],
 )
@@ -97,6 +98,13 @@ def test_crop_and_binning_are_taken_into_the_numbers():
     out = info_of_depth(Header(), message, camera, rectified=False)
     assert (out.width, out.height, out.binning_x, out.roi.width) == (400, 300, 0, 0)
     assert (out.p[0], out.p[2], out.p[5], out.p[6]) == (200, 105, 201, 85)
+
+
+def test_a_projection_that_is_no_calibration_is_not_passed_on():
+    for p0 in (0.0, 1.0, float("nan")):
+        message = info(p=[p0, 0.0, 310.0, 0.0, 0.0, p0, 230.0, 0.0, 0.0, 0.0, 1.0, 0.0])
+        camera = camera_from_info(message, 640, 480, rectified=False)
+        assert info_of_depth(Header(), message, camera, rectified=False).p[0] == 500  # K's
 
 
 def test_camera_info_of_another_size_is_refused_with_both_sizes():

@@ -126,7 +126,7 @@ def test_a_network_that_gives_nan_is_an_error_not_a_depth(tmp_path):
         estimator.predict(picture(160, 120))
 
 
-def test_published_corner_values(data):
+def test_published_corner_values():
     """Row 0 of the transformers conversion script's own assertions; another stack, hence 2 %. Runs where the weights are."""
     import os
     from pathlib import Path

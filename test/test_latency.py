@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """With a network of 1 frame/s and a camera of 30 Hz: no stale depth, and the camera never notices."""
 
-import os
 import time
 from pathlib import Path
 
@@ -57,4 +56,4 @@ def test_a_reliable_camera_in_another_process_keeps_its_rate(tmp_path, monkeypat
         it.wait(lambda: len(stamps) >= 150, "five seconds of camera", 30)
         periods = np.diff(stamps) / 1e9
         assert 0.95 * PERIOD < periods.mean() < 1.1 * PERIOD
-        assert os.environ["SLOW_NETWORK_SECONDS"] == "1.0" and len(it.received["depth/image"]) >= 3
+        assert len(it.received["depth/image"]) >= 3

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the node starts, changes and fails: transitions, checks before anything is published, relative models, determinism."""
 
+import contextlib
+
 import pytest
 import torch
 from lifecycle_msgs.msg import Transition
 from published import random_state_dict
-from ros import DepthProcess, bench, depth_of, picture, stamp_of
+from ros import OUTPUTS, DepthProcess, bench, depth_of, picture, stamp_of
 from sensor_msgs.msg import CameraInfo
 
 
@@ -95,7 +97,7 @@ def test_relative_output_is_never_published_as_metres(tmp_path, vits):
         it.spin(0.5)
         for topic in ("depth/image", "depth/image_raw", "depth/points"):
             assert it.received[topic] == []
-        assert "has no metres" in node.log
+        assert "has no metres" in node.log and "licence Apache-2.0" in node.log
 
 
 def test_another_encoder_takes_over_without_a_gap_longer_than_one_frame(tmp_path, vits):
@@ -156,5 +158,61 @@ def test_a_user_can_insist_on_a_reliability(tmp_path):
         it.wait_ready()
         it.publisher(CameraInfo, "camera_info", reliable=False)
         it.send(picture(), info=False, reliable=False)
-        it.wait(lambda: "'/image' offers other QoS" in it.values.get("qos mismatch", ""), "the mismatch")
+        it.wait(lambda: "'/image' is offered best effort" in it.values.get("qos mismatch", ""), "the mismatch")
         assert it.status.level == b"\x01"
+        it.remove_cameras()
+        it.wait_subscribed()
+        it.wait(lambda: it.values.get("qos mismatch") == "", "an end of the mismatch")
+        it.expect("depth/image", it.send(picture(), info=False))
+
+
+def test_an_output_override_changes_that_output_only(tmp_path):
+    override = {"qos_overrides./depth/image.publisher.reliability": "best_effort"}
+    with DepthProcess(tmp_path, model="demo", **override), bench(listen=()) as it:
+        it.wait_ready()
+        offered = {t: it.node.get_publishers_info_by_topic(t)[0].qos_profile.reliability.name for t in OUTPUTS}
+    assert offered.pop("depth/image") == "BEST_EFFORT" and set(offered.values()) == {"RELIABLE"}
+
+
+@pytest.mark.parametrize(
+    "parameters, text",
+    [
+        ({"qos_overrides./image.subscription.reliability": "bogus"}, "reliability 'bogus'"),
+        ({"qos_overrides./depth/image.publisher.reliability": "bogus"}, "on_configure failed"),
+        ({"max_depth": 10}, "max_depth"),
+    ],
+)
+def test_wrong_overrides_end_the_process_with_a_line_that_says_so(tmp_path, parameters, text):
+    node = DepthProcess(tmp_path, model="demo", **parameters)
+    assert node.process.wait(30) == 1
+    assert text in node.log and "Traceback" not in node.log
+
+
+def test_the_house_is_kept_while_simulated_time_stands_still(tmp_path):
+    with DepthProcess(tmp_path, model="demo", use_sim_time=True), bench() as it:
+        ready(it)
+        it.expect("depth/points", it.send(picture()))
+
+
+def test_requests_that_the_state_does_not_allow_are_refused_and_survived(tmp_path):
+    with DepthProcess(tmp_path, model="demo") as node, bench() as it:
+        ready(it)
+        with contextlib.suppress(AssertionError):  # Humble and Jazzy do not answer such a request
+            assert not it.change_state(Transition.TRANSITION_ACTIVATE, seconds=3)
+        it.expect("depth/image", it.send(picture()))
+        assert node.alive
+
+
+def test_the_calibration_of_a_camera_that_is_gone_is_not_used_for_the_next_one(tmp_path):
+    with DepthProcess(tmp_path, model="demo"), bench() as it:
+        ready(it)
+        it.expect("depth/points", it.send(picture()))
+        it.remove_cameras()
+        it.wait_subscribed(reliable=False)
+        it.wait(lambda: it.node.count_publishers("camera_info") == 0, "the old camera_info gone")
+        it.spin(0.5)
+        stamp = it.send(picture(), info=False, reliable=False)
+        it.wait(
+            lambda: "no camera_info" in it.values["last error"] or not it.send(picture(), info=False, reliable=False), "why"
+        )
+        assert all(stamp_of(message) < stamp for message in it.received["depth/points"])

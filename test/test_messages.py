@@ -170,6 +170,13 @@ def test_compressed_images_whatever_their_writer_calls_them(kind, text):
     assert np.abs(compressed_to_rgb(raw).astype(int) - rgb).mean() < 4
 
 
+def test_a_jpeg_padded_with_zeros_is_whole():
+    """UVC webcams send buffers of a fixed size."""
+    image = CompressedImage(format="jpeg")
+    image.data.frombytes(cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes() + bytes(5000))
+    assert compressed_to_rgb(read_compressed_image(serialize_message(image))).shape == (48, 64, 3)
+
+
 @pytest.mark.parametrize("kind", [".jpg", ".png"])
 def test_truncated_or_foreign_compressed_images(kind):
     data = cv2.imencode(kind, np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))[1].tobytes()
@@ -232,8 +239,9 @@ WORKING = """
         def imgmsg_to_cv2(self, message, encoding):
             assert encoding == "rgb8"
             if message.encoding != "bgr8": raise CvBridgeError(message.encoding)
-            pixels = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-            return pixels[:, : 3 * message.width].reshape(message.height, message.width, 3)[..., ::-1]
+            shape = (message.height, message.step // 3, 3)  # as the real one: padding of a part of a pixel skews rows
+            pixels = np.ndarray(shape, np.uint8, bytes(message.data)[: shape[0] * shape[1] * 3])
+            return pixels[:, : message.width][..., ::-1]
 """
 CRASHING = """
     import os, signal
@@ -268,15 +276,26 @@ def test_a_working_cv_bridge_is_used_and_agrees_with_the_builtin_converter(tmp_p
         assert line == "image conversion: cv_bridge", line
         builtin, _ = choose_decoder("builtin")
         assert np.array_equal(decode(cdr)[1], builtin(cdr)[1])
+        padded = open(sys.argv[4], "rb").read()
+        assert np.array_equal(decode(padded)[1], builtin(padded)[1])
         yuyv = open(sys.argv[3], "rb").read()  # unknown to the stand-in: the built-in converter steps in
         assert np.array_equal(decode(yuyv)[1], builtin(yuyv)[1])
     """
     folder = with_cv_bridge(tmp_path, WORKING)
-    (tmp_path / "bgr8").write_bytes(serialize_message(message(rgb[..., ::-1], "bgr8", 7)))
+    (tmp_path / "bgr8").write_bytes(serialize_message(message(rgb[..., ::-1], "bgr8")))
+    (tmp_path / "padded").write_bytes(serialize_message(message(rgb[..., ::-1], "bgr8", 7)))
     (tmp_path / "yuyv").write_bytes(serialize_message(message(rgb[..., :2], "yuyv")))
     import os
 
     environment = os.environ | {"PYTHONPATH": str(folder)}
-    command = [sys.executable, "-c", textwrap.dedent(script), str(folder), str(tmp_path / "bgr8"), str(tmp_path / "yuyv")]
+    command = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(script),
+        str(folder),
+        str(tmp_path / "bgr8"),
+        str(tmp_path / "yuyv"),
+        str(tmp_path / "padded"),
+    ]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

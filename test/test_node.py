@@ -4,8 +4,9 @@
 import cv2
 import numpy as np
 import pytest
-from ros import DepthProcess, bench, depth_of, picture, stamp_of
+from ros import DepthProcess, bench, camera_info, depth_of, picture, stamp_of
 from sensor_msgs.msg import CameraInfo, CompressedImage
+from std_msgs.msg import Header
 
 from depth_anything_ros.messages.cloud_reader import read_with_numpy
 
@@ -42,6 +43,8 @@ def test_cloud_depth_and_camera_info_agree_to_a_millimetre(camera):
     stamp = camera.send(picture(seed=3))
     depth = depth_of(camera.expect("depth/image", stamp))
     k = camera.expect("depth/camera_info", stamp).k
+    sent = camera_info(Header(), 320, 240)
+    np.testing.assert_array_equal(k, sent.k)
     cloud = read_with_numpy(camera.expect("depth/points", stamp))
     raw = camera.expect("depth/image_raw", stamp)
     assert (raw.encoding, camera.expect("depth/image", stamp).encoding) == ("16UC1", "32FC1")
@@ -54,6 +57,21 @@ def test_cloud_depth_and_camera_info_agree_to_a_millimetre(camera):
     assert np.isfinite(depth).mean() > 0.5  # the comparison means something
     packed = np.ascontiguousarray(cloud["rgb"]).view(np.uint8).reshape(*depth.shape, 4)
     np.testing.assert_array_equal(packed[..., 2::-1], picture(seed=3))
+
+
+def test_a_distorted_camera_gives_a_cloud_that_projects_back_onto_its_pixels(camera):
+    """OpenCV's projection with the D that was sent is the independent half."""
+    d = [-0.3546, 0.1265, 0.0009, -0.0006, -0.0203]
+    stamp = camera.send(picture(), edit_info=bad(d=d))
+    out = camera.expect("depth/camera_info", stamp)
+    assert list(out.d) == d and out.distortion_model == "plumb_bob"
+    cloud = read_with_numpy(camera.expect("depth/points", stamp))
+    v, u = np.nonzero(np.isfinite(cloud["z"]))
+    assert len(u) > 0.9 * 320 * 240
+    points = np.stack([cloud[axis][v, u] for axis in "xyz"], -1).astype(np.float64)
+    k = np.array(camera_info(Header(), 320, 240).k).reshape(3, 3)
+    pixels = cv2.projectPoints(points, np.zeros(3), np.zeros(3), k, np.array(d))[0].reshape(-1, 2)
+    assert np.abs(pixels - np.stack([u, v], -1)).max() < 0.12
 
 
 def test_depth_outside_of_the_range_is_invalid_everywhere(camera):
@@ -115,6 +133,8 @@ def test_a_bad_image_costs_that_frame_only(camera, node, edit, text):
         (bad(k0=float("nan")), "NaN or Inf"),
         (bad(width=1280, height=960), "camera_info is for 1280x960 images, but the image is 320x240"),
         (bad(distortion_model="octopus", d=[0.1, 0.2]), "unknown distortion model 'octopus'"),
+        (bad(distortion_model="", d=[0.1, 0.2, 0.0, 0.0]), "distortion coefficients without a distortion model"),
+        (bad(header=Header(frame_id="other_camera")), "camera_info is of frame 'other_camera', but the image is of"),
     ],
 )
 def test_a_bad_camera_info_costs_the_cloud_but_not_the_depth(camera, node, edit_info, text):
@@ -146,16 +166,14 @@ def test_a_camera_that_comes_back_with_another_qos_and_size(camera):
     assert "no publisher on '/image' or '/image/compressed'" in camera.message
     camera.wait_subscribed(reliable=False)
     camera.wait_subscribed(CameraInfo, "camera_info", reliable=False)
-    stamp = 0
     for _ in range(20):  # best effort may lose some
-        stamp = camera.send(picture(160, 120), reliable=False)
+        camera.send(picture(160, 120), reliable=False)
         camera.spin(0.2)
     camera.wait(lambda: any(m.width == 160 for m in camera.received["depth/points"]), "a cloud of the new size")
     camera.remove_cameras()
     camera.wait_subscribed(reliable=True)
     camera.wait_subscribed(CameraInfo, "camera_info")
     camera.expect("depth/points", camera.send(picture()))
-    assert stamp
 
 
 def test_a_compressed_camera_is_read_where_there_is_no_raw_one(camera):
@@ -241,12 +259,17 @@ def test_a_change_that_makes_no_sense_is_refused_with_the_reason(camera, change,
 
 
 def test_a_network_that_cannot_be_loaded_leaves_the_old_one_running(camera, tmp_path):
+    """Every parameter of the failed request goes back, also one that has nothing to do with the network."""
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"\0" * 100)
-    assert camera.set_parameters(checkpoint=str(broken))[0]
+    asked = {"model": "v2", "encoder": "vits", "checkpoint": str(broken), "input_size": 112, "max_depth": 7.0}
+    assert camera.set_parameters(**asked)[0]
     camera.wait(lambda: camera.values.get("problems: network change") == "1", "the failure in diagnostics")
     assert "damaged or incomplete" in camera.values["last error"]
-    camera.wait(lambda: camera.get_parameter("checkpoint") == "", "the old parameter")
+    camera.spin(1.5)
+    before = {"model": "demo", "encoder": "", "checkpoint": "", "input_size": 0, "max_depth": 0.0}
+    assert {name: camera.get_parameter(name) for name in before} == before
+    assert camera.values["problems: network change"] == "1" and camera.values["model"] == "demo"
     camera.expect("depth/image", camera.send(picture()))
 
 

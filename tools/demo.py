@@ -32,11 +32,14 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
+from depth_anything_ros.demo.sources import VIDEO_SUFFIXES
 from depth_anything_ros.messages.cloud_reader import read_cloud
 from depth_anything_ros.node.process import use_large_shared_memory
 
 MODEL, MAX_DEPTH = "demo", 20.0
 SAMPLES = 4  # rows of the contact sheet
+MIN_COVERAGE = 0.9  # share of pixels that must have depth where the truth has
+FILES = ("contact_sheet.png", "cloud.ply", "summary.json", "summary.txt", "depth_node.log", "camera_player.log")
 BIN = Path(sys.executable).parent
 
 
@@ -72,7 +75,7 @@ class Recorder(Node):
         self.complete: list[Bundle] = []
         self.counts = dict.fromkeys(self.expected, 0)
         self.latencies: list[float] = []
-        self.scores: list[tuple[float, float]] = []
+        self.scores: list[tuple[float, float, float]] = []
         for name in self.expected:
             topic, kind = self.TOPICS[name]
             self.create_subscription(kind, topic, lambda message, name=name: self._receive(name, message), 10)
@@ -122,11 +125,13 @@ def check_agreement(messages: dict[str, object]) -> None:
             raise DemoError(f"{name} is {message.width}x{message.height} in '{message.header.frame_id}', unlike its image")
 
 
-def score(depth: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """AbsRel and delta1 over the pixels nearer than the model's maximum, without any alignment."""
-    valid = np.isfinite(truth) & (truth < MAX_DEPTH) & np.isfinite(depth)
+def score(depth: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
+    """AbsRel, delta1 and coverage over the pixels nearer than the model's maximum, without any alignment."""
+    known = truth < MAX_DEPTH
+    valid = known & np.isfinite(depth)
     ratio = depth[valid] / truth[valid]
-    return float(np.abs(ratio - 1).mean()), float((np.maximum(ratio, 1 / ratio) < 1.25).mean())
+    absrel, delta1 = np.abs(ratio - 1).mean(), (np.maximum(ratio, 1 / ratio) < 1.25).mean()
+    return float(absrel), float(delta1), float(valid.sum() / known.sum())
 
 
 def start(name: str, output: Path, parameters: dict[str, object], remaps: tuple[str, ...] = ()) -> subprocess.Popen:
@@ -159,7 +164,7 @@ def run(source: str, output: Path, frames: int) -> dict:
     """Start both processes, record until `frames` bundles are complete or the source ends, and sum up."""
     processes: dict[str, subprocess.Popen] = {}
     recorder = Recorder(has_truth=not source)
-    still = Path(source).suffix.lower() not in (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
+    still = Path(source).suffix.lower() not in VIDEO_SUFFIXES
     try:
         processes["depth_node"] = start("depth_node", output, {"model": MODEL}, ("image:=/camera/image_raw",))
         spin_until(recorder, lambda: recorder.network == "ready", 60, "loading the network", processes)
@@ -205,8 +210,10 @@ def summarise(recorder: Recorder, fps: float, output: Path) -> dict:
         "cloud": {"width": last["cloud"].width, "height": last["cloud"].height, "finite_points": points},
     }
     if recorder.scores:
-        absrel, delta1 = np.mean(recorder.scores, axis=0)
-        summary |= {"absrel": round(float(absrel), 4), "delta1": round(float(delta1), 4)}
+        absrel, delta1, coverage = (round(float(value), 4) for value in np.mean(recorder.scores, axis=0))
+        summary |= {"absrel": absrel, "delta1": delta1, "coverage": coverage}
+        if not coverage >= MIN_COVERAGE:
+            raise DemoError(f"only {coverage:.0%} of the pixels have depth")
     if points == 0:
         raise DemoError("the cloud has no finite point")
     return summary
@@ -220,8 +227,8 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=48, help="depth frames to record (a video: all of it)")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    for stale in args.output.iterdir():
-        stale.unlink()
+    for name in FILES:
+        (args.output / name).unlink(missing_ok=True)
     use_large_shared_memory()
     rclpy.init()
     try:
@@ -247,7 +254,7 @@ def describe(summary: dict) -> str:
         "cloud    {width} x {height}, {finite_points} finite points".format(**summary["cloud"]),
     ]
     if "absrel" in summary:
-        lines.append(f"depth    AbsRel {summary['absrel']}, delta1 {summary['delta1']} against the exact scene, no alignment")
+        lines.append("depth    AbsRel {absrel}, delta1 {delta1} against the exact scene, no alignment".format(**summary))
     lines.append("The embedded model is for demonstrations and tests: never for a robot.")
     return "\n".join(lines)
 

@@ -22,12 +22,11 @@ import torch
 from safetensors.torch import save_file
 
 from depth_anything_ros.demo.raycast import render
-from depth_anything_ros.demo.scenes import random_batch
+from depth_anything_ros.demo.scenes import HELD_OUT_SEED, random_batch
 from depth_anything_ros.models.checkpoint import load_checkpoint
 from depth_anything_ros.models.network import DepthNetwork
 from depth_anything_ros.models.zoo import ENCODERS, IMAGENET_MEAN, IMAGENET_STD, MODELS
 
-HELD_OUT = 10_000_000
 MEAN, STD = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
 
 
@@ -89,7 +88,7 @@ def warm_up_then_cosine(step: int, steps: int) -> float:
 def held_out_figures(network: DepthNetwork, width: int, height: int, count: int = 48) -> tuple[float, float]:
     """AbsRel and delta1 on held-out seeds, without any alignment, over pixels nearer than the model's maximum."""
     absrel, delta1, pixels = 0.0, 0.0, 0
-    for start in range(HELD_OUT, HELD_OUT + count, 8):
+    for start in range(HELD_OUT_SEED, HELD_OUT_SEED + count, 8):
         rgb, depth = render(*random_batch(list(range(start, start + 8))), width, height)
         predicted = network.eval()((rgb.permute(0, 3, 1, 2) - MEAN) / STD)
         valid = depth < network.max_depth

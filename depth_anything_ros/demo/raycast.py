@@ -26,7 +26,7 @@ def render(scene: Scene, view: View, width: int, height: int, shadows: bool = Tr
     origin, direction = rays(view, width, height)
     depth, hit = _nearest(scene, origin, direction)
     point = origin + depth[..., None] * direction
-    local, normal, surface = _surface(scene, hit, point)
+    normal, surface = _surface(scene, hit, point)
     pixels_per_metre = view.focal[:, None] * width / depth
     albedo = _albedo(scene, hit, surface, pixels_per_metre)
 
@@ -77,9 +77,10 @@ def _nearest(scene: Scene, origin, direction, skip_shell: bool = False) -> tuple
         o, d = _turn(relative, cos, sin), _turn(direction, cos, sin)
         kind, size = scene.kind[:, p, None], scene.size[:, p]
         t = torch.full(shape, FAR, device=direction.device)
-        for which, intersect in ((BOX, _hit_box), (CYLINDER, _hit_cylinder), (SPHERE, _hit_sphere)):
+        box = _leave_box if p == 0 else _hit_box  # the shell is seen from inside
+        for which, intersect in ((BOX, box), (CYLINDER, _hit_cylinder), (SPHERE, _hit_sphere)):
             if bool((kind == which).any()):
-                t = torch.where(kind == which, intersect(o, d, size, inside=p == 0), t)
+                t = torch.where(kind == which, intersect(o, d, size), t)
         closer = (t < best) & used[:, None]
         best = torch.where(closer, t, best)
         hit = torch.where(closer, p, hit)
@@ -91,7 +92,8 @@ def _turn(vector, cos, sin):
     return cos * x + sin * y, cos * y - sin * x, z
 
 
-def _hit_box(o, d, size, inside: bool):
+def _slabs(o, d, size):
+    """Where each ray enters and leaves the box."""
     entry, leave = None, None
     for axis in range(3):
         inverse = 1 / torch.where(d[axis].abs() < 1e-9, 1e-9, d[axis])
@@ -100,11 +102,20 @@ def _hit_box(o, d, size, inside: bool):
         near, far = torch.minimum(near, far), torch.maximum(near, far)
         entry = near if entry is None else torch.maximum(entry, near)
         leave = far if leave is None else torch.minimum(leave, far)
-    t = leave if inside else entry
-    return torch.where((entry <= leave) & (t > _NEAR), t, FAR)
+    return entry, leave
 
 
-def _hit_cylinder(o, d, size, inside: bool):
+def _hit_box(o, d, size):
+    entry, leave = _slabs(o, d, size)
+    return torch.where((entry <= leave) & (entry > _NEAR), entry, FAR)
+
+
+def _leave_box(o, d, size):
+    entry, leave = _slabs(o, d, size)
+    return torch.where((entry <= leave) & (leave > _NEAR), leave, FAR)
+
+
+def _hit_cylinder(o, d, size):
     radius, half = size[:, 0, None], size[:, 2, None]
     a = (d[0] ** 2 + d[1] ** 2).clamp_min(1e-12)
     b = o[0] * d[0] + o[1] * d[1]
@@ -116,7 +127,7 @@ def _hit_cylinder(o, d, size, inside: bool):
     return torch.minimum(torch.where(side_ok, side, FAR), torch.where(top_ok, top, FAR))
 
 
-def _hit_sphere(o, d, size, inside: bool):
+def _hit_sphere(o, d, size):
     a = d[0] ** 2 + d[1] ** 2 + d[2] ** 2
     b = o[0] * d[0] + o[1] * d[1] + o[2] * d[2]
     disc = b * b - a * (o[0] ** 2 + o[1] ** 2 + o[2] ** 2 - size[:, 0, None] ** 2)
@@ -131,7 +142,7 @@ def _pick(values, hit):
 
 
 def _surface(scene: Scene, hit, point):
-    """Local point, outward world normal (B, N, 3) and surface coordinates (B, N, 2) in metres of each hit."""
+    """Outward world normal (B, N, 3) and surface coordinates (B, N, 2) in metres of each hit."""
     kind, size, yaw = (_pick(values, hit) for values in (scene.kind, scene.size, scene.yaw))
     cos, sin = torch.cos(yaw), torch.sin(yaw)
     local = torch.stack(_turn(point - _pick(scene.centre, hit), cos, sin), -1)
@@ -151,7 +162,7 @@ def _surface(scene: Scene, hit, point):
     around = torch.atan2(y, x) * size[..., 0]
     u = torch.where(axis > 2, around, torch.where(axis == 0, y, x))
     v = torch.where(axis == 2, y, z)
-    return local, normal, torch.stack([u, v], -1)
+    return normal, torch.stack([u, v], -1)
 
 
 def _albedo(scene: Scene, hit, surface, pixels_per_metre):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
+HELD_OUT_SEED = 10_000_000  # scenes from here on are never used in training
 FAMILIES = ("room", "corridor", "street")
 BOX, CYLINDER, SPHERE = 0, 1, 2
 PLAIN, CHECKS, STRIPES, NOISE, BRICKS, WOOD = range(6)
@@ -44,10 +45,6 @@ class Scene:
     def to(self, device: torch.device | str) -> Scene:
         """The same scenes on another device."""
         return Scene(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
-
-    def repeat(self, count: int) -> Scene:
-        """One scene (B = 1) seen `count` times, for a moving camera."""
-        return Scene(**{f.name: getattr(self, f.name).expand(count, *getattr(self, f.name).shape[1:]) for f in fields(self)})
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ import cv2
 import numpy as np
 
 from .raycast import render
-from .scenes import drive, random_scene
+from .scenes import HELD_OUT_SEED, drive, random_scene
 
-HELD_OUT_SEED = 10_000_000  # scenes from here on were never used in training
-_VIDEO = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v"}
+VIDEO_SUFFIXES = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v"}
 _IMAGE = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
@@ -43,7 +42,7 @@ def open_source(source: str, max_width: int = 1280) -> Iterator[Shot]:
     Raises:
         SourceError: nothing there that can be read.
     """
-    if source.isdigit() or source.startswith("/dev/video") or Path(source).suffix.lower() in _VIDEO:
+    if source.isdigit() or source.startswith("/dev/video") or Path(source).suffix.lower() in VIDEO_SUFFIXES:
         return _from_video(int(source) if source.isdigit() else source, max_width)
     path = Path(source)
     if path.is_dir():
@@ -98,9 +97,13 @@ def _from_video(source: str | int, max_width: int) -> Iterator[Shot]:
     if isinstance(source, str) and not Path(source).exists():
         raise SourceError(f"'{source}' does not exist")
     video = cv2.VideoCapture(source)
+    if not video.isOpened():
+        raise SourceError(f"'{source}' cannot be opened as a video or webcam")
+    return _frames(video, max_width)
+
+
+def _frames(video: cv2.VideoCapture, max_width: int) -> Iterator[Shot]:
     try:
-        if not video.isOpened():
-            raise SourceError(f"'{source}' cannot be opened as a video or webcam")
         while True:
             good, image = video.read()
             if not good:

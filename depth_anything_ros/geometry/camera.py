@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 PINHOLE, PLUMB_BOB, RATIONAL, EQUIDISTANT = "", "plumb_bob", "rational_polynomial", "equidistant"
+_MAX_TANGENT = 11.4  # of the angle to the optical axis: 85 degrees; beyond, depth along z says nothing
 _COEFFICIENTS = {PINHOLE: (0,), PLUMB_BOB: (4, 5), RATIONAL: (8, 12, 14), EQUIDISTANT: (4,)}
 
 
@@ -44,6 +45,8 @@ class Camera:
         values = (self.fx, self.fy, self.cx, self.cy, *self.distortion)
         if not all(math.isfinite(v) for v in values):
             raise CameraError("the calibration holds NaN or Inf: calibrate the camera, or give its driver a calibration file")
+        if self.model == PINHOLE and any(self.distortion):
+            raise CameraError("distortion coefficients without a distortion model: name the model, such as plumb_bob")
         if self.fx == 0 and self.fy == 0:
             raise CameraError(
                 "K is all zero, which means uncalibrated: calibrate the camera, or give its driver a calibration file"
@@ -87,7 +90,7 @@ def _rays(camera: Camera, device: str) -> torch.Tensor:
         pixels = np.stack([u, v], -1).reshape(-1, 1, 2)
         if camera.model == EQUIDISTANT:
             points = cv2.fisheye.undistortPoints(pixels, k, np.asarray(camera.distortion))
-            points[np.abs(points) > 1e5] = np.nan  # OpenCV's mark for a ray that did not converge
+            points[np.abs(points).max(-1) > _MAX_TANGENT] = np.nan  # at the rim, and where OpenCV did not converge
         else:
             points = _undistort(pixels, k, np.asarray(camera.distortion))
         x, y = points.reshape(camera.height, camera.width, 2).transpose(2, 0, 1)
@@ -104,6 +107,6 @@ def _undistort(pixels: np.ndarray, k: np.ndarray, distortion: np.ndarray) -> np.
     again, _ = cv2.projectPoints(
         np.concatenate([points, np.ones_like(points[..., :1])], -1), np.zeros(3), np.zeros(3), k, distortion
     )
-    off = np.linalg.norm(again.reshape(-1, 2) - pixels.reshape(-1, 2), axis=-1) > 0.1
-    points.reshape(-1, 2)[off] = np.nan
+    met = np.linalg.norm(again.reshape(-1, 2) - pixels.reshape(-1, 2), axis=-1) <= 0.1
+    points.reshape(-1, 2)[~met] = np.nan
     return points

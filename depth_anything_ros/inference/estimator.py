@@ -101,11 +101,11 @@ class DepthEstimator:
                 raise ImageError(f"a batch takes images of one size, got {rgb.shape} beside {images[0].shape}")
         height, width = images[0].shape[:2]
         size = self.network_size(width, height)
-        batch = torch.from_numpy(np.stack([preprocess(rgb, size) for rgb in images])).to(self.device)
+        batch = torch.from_numpy(np.stack([preprocess(rgb, size) for rgb in images]))
         dtype = PRECISIONS[self.precision]
         try:
             with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-                values = self.network(batch).float()
+                values = self.network(batch.to(self.device)).float()
             finite = bool(torch.isfinite(values).all())
         except RuntimeError as error:  # out of memory, a lost device: torch has no common kind for them
             raise InferenceError(

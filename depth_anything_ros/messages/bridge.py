@@ -7,6 +7,7 @@ a segmentation fault at its first conversion; no `try` can catch that, so a chil
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,7 +33,7 @@ class BridgeError(RuntimeError):
     """cv_bridge was asked for by name but cannot be used here."""
 
 
-def probe_cv_bridge(timeout: float = 30.0) -> str:
+def probe_cv_bridge(timeout: float = 10.0) -> str:
     """Why cv_bridge cannot be used here; empty if it can. Takes about a second: one child process."""
     try:
         result = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=timeout)
@@ -67,7 +68,7 @@ def _decode_builtin(cdr: bytes) -> tuple[RawImage, np.ndarray]:
 
 
 def _cv_bridge_decoder() -> ImageDecoder:
-    from cv_bridge import CvBridge, CvBridgeError
+    from cv_bridge import CvBridge
     from rclpy.serialization import deserialize_message
     from sensor_msgs.msg import Image
 
@@ -75,11 +76,11 @@ def _cv_bridge_decoder() -> ImageDecoder:
 
     def decode(cdr: bytes) -> tuple[RawImage, np.ndarray]:
         image = read_image(cdr)
-        pixels_of(image)  # cv_bridge does not check sizes
-        try:
-            rgb = bridge.imgmsg_to_cv2(deserialize_message(cdr, Image), "rgb8")
-        except CvBridgeError:  # an encoding that it does not know and the built-in converter does
-            rgb = image_to_rgb(image)
-        return image, np.ascontiguousarray(rgb)
+        pixels = pixels_of(image)  # cv_bridge does not check sizes
+        padded = image.step * image.height != pixels.nbytes
+        if not padded and not image.is_bigendian:  # it skews rows whose padding is not a whole pixel
+            with contextlib.suppress(Exception):  # an encoding that it does not know and the built-in converter does
+                return image, np.ascontiguousarray(bridge.imgmsg_to_cv2(deserialize_message(cdr, Image), "rgb8"))
+        return image, image_to_rgb(image)
 
     return decode

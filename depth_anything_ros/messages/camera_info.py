@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from sensor_msgs.msg import CameraInfo, RegionOfInterest
+import math
+
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from ..geometry import Camera, CameraError
@@ -15,20 +17,22 @@ def image_size(info: CameraInfo) -> tuple[int, int]:
     return width // max(1, info.binning_x), height // max(1, info.binning_y)
 
 
-def camera_from_info(info: CameraInfo, width: int, height: int, rectified: bool) -> Camera:
-    """The camera of an image of `width` x `height`.
+def camera_from_info(info: CameraInfo, width: int, height: int, rectified: bool, frame_id: str = "") -> Camera:
+    """The camera of an image of `width` x `height` in `frame_id` (empty: not compared).
 
     A raw image is described by K and D, a rectified one by P alone (CameraInfo.msg). Crop and binning are applied as in
     image_geometry (`pinhole_camera_model.cpp`).
 
     Raises:
-        CameraError: another size, or numbers that cannot be true.
+        CameraError: another size or frame, or numbers that cannot be true.
     """
     if image_size(info) != (width, height):
         has = "x".join(str(side) for side in image_size(info))
         raise CameraError(
             f"camera_info is for {has} images, but the image is {width}x{height}: publish the matching camera_info"
         )
+    if frame_id and info.header.frame_id and info.header.frame_id != frame_id:
+        raise CameraError(f"camera_info is of frame '{info.header.frame_id}', but the image is of '{frame_id}'")
     if rectified and info.p[0] != 0:
         fx, cx, fy, cy = info.p[0], info.p[2], info.p[5], info.p[6]
     else:
@@ -70,10 +74,6 @@ def info_of_depth(header: Header, info: CameraInfo, camera: Camera, rectified: b
         p = list(info.p)
         p[0], p[2], p[3] = p[0] / bx, (p[2] - info.roi.x_offset) / bx, p[3] / bx
         p[5], p[6] = p[5] / by, (p[6] - info.roi.y_offset) / by
-        if p[0] != 0:
+        if all(math.isfinite(v) for v in (*p, *info.r)) and p[0] > 1 and p[5] > 1:
             result.p, result.r = p, list(info.r)
-        result.roi = RegionOfInterest()
     return result
-
-
-__all__ = ["CameraError", "camera_from_info", "image_size", "info_of_camera", "info_of_depth"]

@@ -90,7 +90,7 @@ def compressed_to_rgb(image: CompressedImage) -> np.ndarray:
     if "compressedDepth" in image.format:
         raise MessageError(f"format '{image.format}' is a depth image, expected a JPEG or PNG from a camera")
     data = image.data
-    end = data[-64:].tobytes().rstrip(b"\0")
+    end = data.tobytes().rstrip(b"\0")[-64:]  # webcams pad their JPEGs with zeros
     truncated = data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in end
     truncated |= data[:4].tobytes() == b"\x89PNG" and b"IEND" not in end
     if truncated:  # OpenCV would decode it and leave the rest grey

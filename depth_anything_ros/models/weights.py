@@ -48,7 +48,8 @@ def locate(
         path = Path(checkpoint).expanduser()
         if not path.is_file():
             raise CheckpointError(f"checkpoint '{path}' does not exist or is not a file")
-        check_file_name(str(path.absolute()), model, encoder)
+        if check_file_name(str(path.absolute()), model, encoder):
+            check_licence(model, encoder, allow_noncommercial)
         return path
     if encoder not in row.weights:
         raise ModelError(
@@ -60,7 +61,7 @@ def locate(
         return _EMBEDDED / weights.file
 
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.utils import LocalEntryNotFoundError
 
     where = {"repo_id": weights.repo, "filename": weights.file, "repo_type": weights.repo_type}
     try:

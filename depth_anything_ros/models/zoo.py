@@ -51,11 +51,6 @@ class Weights:
     size_mb: int
     repo_type: str = "model"
 
-    @property
-    def noncommercial(self) -> bool:
-        """Whether the licence forbids commercial use."""
-        return "NC" in self.licence
-
 
 @dataclass(frozen=True)
 class Model:
@@ -74,6 +69,7 @@ class Model:
         return self.weights[encoder].licence if encoder in self.weights else self.unpublished_licence[encoder]
 
 
+_NAMELESS = ("model.safetensors", "pytorch_model.bin")  # every repository's; there its folder's name tells
 _LAST_FOUR = {"vits": (8, 9, 10, 11), "vitb": (8, 9, 10, 11), "vitl": (20, 21, 22, 23)}
 _SPREAD = {"vits": (2, 5, 8, 11), "vitb": (2, 5, 8, 11), "vitl": (4, 11, 17, 23)}
 _MB = {"vits": 99, "vitb": 390, "vitl": 1340}
@@ -138,8 +134,8 @@ def lookup(model: str, encoder: str) -> tuple[Model, Encoder]:
     return MODELS[model], ENCODERS[encoder]
 
 
-def check_file_name(path: str, model: str, encoder: str) -> None:
-    """Refuse a published file under the wrong name of a model.
+def check_file_name(path: str, model: str, encoder: str) -> bool:
+    """Refuse a published file under the wrong name of a model; True if it is a published one by its name.
 
     V1, V2 and metric checkpoints have the same tensors, so a wrong choice loads without any error and gives wrong
     depth: only a well-known file or repository name can tell.
@@ -153,11 +149,13 @@ def check_file_name(path: str, model: str, encoder: str) -> None:
             f"'{path}' is by its name the checkpoint of model '{claimed[0]}', encoder '{claimed[1]}', but model '{model}', "
             f"encoder '{encoder}' was asked for. Set model and encoder to match the file, or rename a misnamed file."
         )
+    return claimed is not None
 
 
 def _identify(path: PurePath) -> tuple[str, str] | None:
     """The (model, encoder) that a published file name, or else the folder of its repository, stands for."""
-    for part in (path.stem.lower(), *(p.lower() for p in reversed(path.parts[:-1]))):
+    folders = path.parts[:-1] if path.name in _NAMELESS else ()
+    for part in (path.stem.lower(), *(folder.lower() for folder in reversed(folders))):
         name = part.replace("-", "_")
         for (model, encoder), known in _KNOWN_NAMES.items():
             if any(name == k or name.endswith("__" + k) for k in known):

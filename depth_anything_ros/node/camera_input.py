@@ -12,15 +12,12 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
-
 from .mailbox import Mailbox
+from .parameters import SettingsError
 from .statistics import Statistics
 
 _KEPT_INFOS = 32
+_RELIABILITIES = ("auto", "reliable", "best_effort")
 
 
 @dataclass(frozen=True)
@@ -38,13 +35,19 @@ class CameraInput:
     Reliability follows the publisher's offer, since a best-effort reader of a stock Fast DDS camera loses nearly every
     image and a reliable one never meets a best-effort camera. The standard parameters
     `qos_overrides.<topic>.subscription.reliability` and `.depth` overrule it.
+
+    Attributes:
+        mailbox: the latest image that nobody has taken.
+        topics: full names of `image`, `compressed` and `camera_info`.
+        mismatch: which publisher cannot be met with the reliability that the user insists on; empty if all can.
     """
 
     def __init__(self, node: LifecycleNode, transport: str, statistics: Statistics):
         self.mailbox: Mailbox[Arrival] = Mailbox()
+        self.topics = _topics(node)
         self.mismatch = ""
         self._node, self._transport, self._statistics = node, transport, statistics
-        self.topics = _topics(node)
+        self._overrides = {name: _qos_overrides(node, topic) for name, topic in self.topics.items()}
         self._subscriptions: dict[str, tuple[object, QoSProfile]] = {}
         self._infos: deque[CameraInfo] = deque(maxlen=_KEPT_INFOS)
         self._lock = threading.Lock()
@@ -57,7 +60,8 @@ class CameraInput:
     @property
     def rectified(self) -> bool:
         """Whether the images are rectified, by image_pipeline's convention: `rect` in the topic's last two names."""
-        return any("rect" in name.split("_") for name in self.topics["image"].split("/")[-2:])
+        names = self.image_topic.removesuffix("/compressed").split("/")[-2:]
+        return any("rect" in name.split("_") for name in names)
 
     def refresh(self) -> None:
         """Subscribe, or subscribe anew where the publishers and their offers have changed. Cheap; call a few times a second."""
@@ -68,12 +72,22 @@ class CameraInput:
         wanted = {"compressed" if compressed else "image", "camera_info"}
         for name in [name for name in self._subscriptions if name not in wanted]:
             self._drop(name)
-        for name in wanted:
+        mismatches = []
+        for name in sorted(wanted):
             qos = self._qos(name, offers[name])
             current = self._subscriptions.get(name)
             if current is None or current[1].reliability != qos.reliability:
                 self._drop(name)
                 self._subscriptions[name] = (self._subscribe(name, qos), qos)
+            if qos.reliability == ReliabilityPolicy.RELIABLE and ReliabilityPolicy.BEST_EFFORT in offers[name]:
+                mismatches.append(
+                    f"'{self.topics[name]}' is offered best effort, but reliable was asked for: set "
+                    f"qos_overrides.{self.topics[name]}.subscription.reliability to auto"
+                )
+        self.mismatch = "; ".join(mismatches)
+        if not offers["camera_info"]:  # the calibration of a camera that is gone is not that of the next one
+            with self._lock:
+                self._infos.clear()
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -101,39 +115,20 @@ class CameraInput:
 
     def _qos(self, name: str, offers: list[ReliabilityPolicy]) -> QoSProfile:
         """What the user set, else reliable if every publisher offers it. Before there is one: best effort, which meets all."""
-        prefix = f"qos_overrides.{self.topics[name]}.subscription."
-        reliability = self._parameter(prefix + "reliability", "auto")
-        depth = self._parameter(prefix + "depth", 1)
-        if reliability == "auto":
-            reliable = bool(offers) and all(offer == ReliabilityPolicy.RELIABLE for offer in offers)
-        else:
+        reliability, depth = self._overrides[name]
+        reliable = bool(offers) and all(offer == ReliabilityPolicy.RELIABLE for offer in offers)
+        if reliability != "auto":
             reliable = reliability == "reliable"
         policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=max(1, int(depth)), reliability=policy)
-
-    def _parameter(self, name: str, default):
-        if not self._node.has_parameter(name):
-            self._node.declare_parameter(name, default)
-        return self._node.get_parameter(name).value
+        return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=policy)
 
     def _subscribe(self, name: str, qos: QoSProfile):
-        def on_mismatch(event):
-            self.mismatch = f"'{self.topics[name]}' offers other QoS than asked for (policy {event.last_policy_kind})"
-            if self._statistics.problem("qos mismatch", self.mismatch):
-                self._node.get_logger().warning(
-                    f"{self.mismatch}: set qos_overrides.{self.topics[name]}.subscription.reliability"
-                )
-
-        self.mismatch = ""
         kind, callback = {
             "image": (Image, self._on_image),
             "compressed": (CompressedImage, self._on_compressed),
             "camera_info": (CameraInfo, self._on_info),
         }[name]
-        events = SubscriptionEventCallbacks(incompatible_qos=on_mismatch)
-        return self._node.create_subscription(
-            kind, self.topics[name], callback, qos, raw=name != "camera_info", event_callbacks=events
-        )
+        return self._node.create_subscription(kind, self.topics[name], callback, qos, raw=name != "camera_info")
 
     def _drop(self, name: str) -> None:
         if name in self._subscriptions:
@@ -151,11 +146,29 @@ class CameraInput:
 
 
 def _topics(node: LifecycleNode) -> dict[str, str]:
-    """Full names. `camera_info` and `compressed` follow `image` by image_transport's convention unless remapped themselves."""
-    image = node.resolve_topic_name("image")
-    follow = {"camera_info": image.rsplit("/", 1)[0] + "/camera_info", "compressed": image + "/compressed"}
-    topics = {"image": image}
-    for name, default in follow.items():
-        remapped = node.resolve_topic_name(name)
-        topics[name] = default if remapped == node.resolve_topic_name(name, only_expand=True) else remapped
+    """Full names. What is not remapped itself follows the image topic by image_transport's convention."""
+    topics = {name: node.resolve_topic_name(name) for name in ("image", "compressed", "camera_info")}
+    remapped = {name for name in topics if topics[name] != node.resolve_topic_name(name, only_expand=True)}
+    if "compressed" in remapped and "image" not in remapped:
+        topics["image"] = topics["compressed"].removesuffix("/compressed")
+    if "compressed" not in remapped:
+        topics["compressed"] = topics["image"] + "/compressed"
+    if "camera_info" not in remapped:
+        topics["camera_info"] = topics["image"].rsplit("/", 1)[0] + "/camera_info"
     return topics
+
+
+def _qos_overrides(node: LifecycleNode, topic: str) -> tuple[str, int]:
+    """The standard parameters of a subscription, (reliability, depth), with "auto" as a further reliability."""
+    values = []
+    for name, default in (("reliability", "auto"), ("depth", 1)):
+        full = f"qos_overrides.{topic}.subscription.{name}"
+        if not node.has_parameter(full):
+            node.declare_parameter(full, default)
+        values.append(node.get_parameter(full).value)
+    if values[0] not in _RELIABILITIES or values[1] < 1:
+        raise SettingsError(
+            f"qos_overrides.{topic}.subscription: reliability '{values[0]}' and depth {values[1]}, expected one of "
+            f"{', '.join(_RELIABILITIES)} and at least 1"
+        )
+    return values[0], values[1]

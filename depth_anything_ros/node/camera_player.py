@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -42,7 +44,6 @@ _PARAMETERS = (
     ("frames", 12, "Frames of each procedural scene; a closed loop"),
     ("wait_for_reader", False, "Begin a second after somebody has subscribed to the image or its compressed twin"),
 )
-_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class CameraPlayer(Node):
@@ -51,17 +52,24 @@ class CameraPlayer(Node):
     def __init__(self, **kwargs):
         super().__init__("camera_player", **kwargs)
         for name, default, description in _PARAMETERS:
-            self.declare_parameter(name, default, ParameterDescriptor(description=description, read_only=True))
+            numeric = name == "source" or isinstance(default, float)  # a webcam's number, 30 for 30.0
+            descriptor = ParameterDescriptor(description=description, read_only=True, dynamic_typing=numeric)
+            self.declare_parameter(name, default, descriptor)
+        if not self._value("rate") > 0:
+            raise SourceError(f"rate is {self._value('rate')}, expected more than 0 frames per second")
         self.finished = False
-        options = {"qos_overriding_options": QoSOverridingOptions.with_default_policies()}
-        self._image = self.create_publisher(Image, "camera/image_raw", _QOS, **options)
-        self._compressed = self.create_publisher(CompressedImage, "camera/image_raw/compressed", _QOS, **options)
-        self._info = self.create_publisher(CameraInfo, "camera/camera_info", _QOS, **options)
-        self._truth = self.create_publisher(Image, "camera/true_depth", _QOS, **options)
+        self._image = self._publisher(Image, "camera/image_raw")
+        self._compressed = self._publisher(CompressedImage, "camera/image_raw/compressed")
+        self._info = self._publisher(CameraInfo, "camera/camera_info")
+        self._truth = self._publisher(Image, "camera/true_depth")
         self._reader_since: float | None = None
         self._rendered: list[Shot] | None = None
         self._shots = self._open()
-        self.create_timer(1.0 / self._value("rate"), self._publish_next)
+        self.create_timer(1.0 / self._value("rate"), self._publish_next, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _publisher(self, kind: type, topic: str):
+        qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
+        return self.create_publisher(kind, topic, qos, qos_overriding_options=QoSOverridingOptions.with_default_policies())
 
     def _value(self, name: str):
         return self.get_parameter(name).value
@@ -69,7 +77,7 @@ class CameraPlayer(Node):
     def _open(self) -> Iterator[Shot]:
         """The source from its beginning; scenes are rendered once."""
         if self._value("source") != "scenes":
-            return open_source(self._value("source"), self._value("max_width"))
+            return open_source(str(self._value("source")), self._value("max_width"))
         if self._rendered is None:
             names = ("seed", "scenes", "frames", "width", "height")
             self._rendered = render_scenes(*(self._value(name) for name in names), progress=self._log_progress)
@@ -82,14 +90,10 @@ class CameraPlayer(Node):
     def _publish_next(self) -> None:
         if not self._may_begin():
             return
-        try:
+        shot = next(self._shots, None)
+        if shot is None and self._value("loop"):
+            self._shots = self._open()
             shot = next(self._shots, None)
-            if shot is None and self._value("loop"):
-                self._shots = self._open()
-                shot = next(self._shots, None)
-        except SourceError as error:
-            self.get_logger().error(str(error))
-            shot = None
         if shot is None:
             self.finished = True
             return
@@ -110,7 +114,7 @@ class CameraPlayer(Node):
         if shot.focal:
             camera = Camera(width, height, shot.focal, shot.focal, (width - 1) / 2, (height - 1) / 2)
         else:
-            camera = Camera.from_fov(width, height, self._value("fov_deg"))
+            camera = Camera.from_fov(width, height, float(self._value("fov_deg")))
         self._info.publish(info_of_camera(header, camera))
         bgr = np.ascontiguousarray(shot.rgb[..., ::-1])
         if self._compressed.get_subscription_count():
@@ -134,7 +138,7 @@ def main(args: list[str] | None = None) -> int:
         executor.add_node(player)
         while not player.finished:
             executor.spin_once()
-    except SourceError as error:
+    except (SourceError, ParameterException) as error:
         rclpy.logging.get_logger("camera_player").error(str(error))
         return 1
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -6,12 +6,17 @@ The spinning thread only receives and keeps house; a worker thread runs the netw
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
+from collections.abc import Callable
 
 import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -29,6 +34,21 @@ from .statistics import Statistics
 from .worker import Worker
 
 _HOUSEKEEPING_PERIOD = 0.2  # seconds
+_CPU_THREADS = torch.get_num_threads()
+
+
+def _transition(body: Callable) -> Callable:
+    """rclpy swallows exceptions of transitions: say what it was and let `on_error` clean up."""
+
+    @functools.wraps(body)
+    def guarded(self: DepthNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return body(self, state)
+        except Exception as error:
+            self._fail(f"{body.__name__} failed: {type(error).__name__}: {error}")
+            return TransitionCallbackReturn.ERROR
+
+    return guarded
 
 
 class DepthNode(LifecycleNode):
@@ -45,68 +65,74 @@ class DepthNode(LifecycleNode):
         self._publications: Publications | None = None
         self._worker: Worker | None = None
         self._failure = ""
-        self._parameters_changed = False
+        self._parameters_changed = self._restoring = False
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.add_on_set_parameters_callback(self._check_parameters)
-        self.create_timer(1.0, self._publish_diagnostics)
-        self.create_timer(_HOUSEKEEPING_PERIOD, self._keep_house)
+        wall = Clock(clock_type=ClockType.STEADY_TIME)  # house is kept while simulated time stands still, too
+        self.create_timer(1.0, self._publish_diagnostics, clock=wall)
+        self.create_timer(_HOUSEKEEPING_PERIOD, self._keep_house, clock=wall)
 
     # -- lifecycle ----------------------------------------------------------------------------------------------
 
+    @_transition
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check everything that can be checked at once, announce the topics, start to load the network."""
         try:
             self._settings = parameters.read(self)
+            self._source = CameraInput(self, self._settings.image_transport, self._statistics)
         except ValueError as error:
+            self._release()
             self._fail(f"cannot configure: {error}")
             return TransitionCallbackReturn.FAILURE
         self._failure = ""
-        settings, network = self._settings, self._settings.network
-        if settings.malloc_tuning:
+        if self._settings.malloc_tuning:
             keep_large_buffers()
-        make_deterministic(settings.deterministic)
+        make_deterministic(self._settings.deterministic)
         self._publications = Publications(self)
-        self._network.request(network)
-        self.get_logger().info(f"weights of {network.model}/{network.encoder}: licence {settings.licence}")
-        if network.model == "demo":
-            self.get_logger().warning("model 'demo' is for demonstrations and tests: never drive a robot by it")
-        elif MODELS[network.model].kind != METRIC:
-            self.get_logger().warning(
-                f"model '{network.model}' has no metres: only depth/relative and depth/color are published"
-            )
+        self._request_network()
         self._state = "inactive"
         return TransitionCallbackReturn.SUCCESS
 
+    @_transition
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start to work; refused if the network could not be loaded."""
-        if self._network.error:
+        if self._network.running is None and self._network.error:
             self._fail(f"cannot activate: {self._network.error}")
             return TransitionCallbackReturn.FAILURE
         self._failure = ""
         self._statistics.reset()
-        self._source = CameraInput(self, self._settings.image_transport, self._statistics)
         self._source.refresh()
+        decoder = functools.partial(self._choose_decoder, self._settings.image_bridge)
         self._worker = Worker(self._source, self._network, self._publications, self._statistics, self.get_logger())
-        self._worker.start(self._settings, self._choose_decoder)
+        self._worker.start(decoder)
         self._state = "active"
         return super().on_activate(state)
 
+    @_transition
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Finish the frame at hand and unsubscribe."""
         self._stop_work()
         self._state = "inactive"
         return super().on_deactivate(state)
 
+    @_transition
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let go of the network and the topics."""
         self._release()
         self._state, self._failure = "unconfigured", ""
         return TransitionCallbackReturn.SUCCESS
 
+    @_transition
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop from whichever state."""
         self._release()
         self._state = "finalized"
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After an unexpected failure: back to unconfigured, with nothing left running."""
+        self._release()
+        self._state = "unconfigured"
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> None:
@@ -116,82 +142,109 @@ class DepthNode(LifecycleNode):
 
     def _stop_work(self) -> None:
         if self._worker:
-            self._worker.stop()
+            if not self._worker.stop():
+                self.get_logger().error("the worker does not answer: a frame hangs in the network")
             self._worker = None
         if self._source:
             self._source.close()
-            self._source = None
 
     def _release(self) -> None:
         self._stop_work()
         self._network.clear()
         if self._publications:
             self._publications.close()
-            self._publications = None
-        self._settings = None
+        self._source = self._publications = self._settings = None
 
     # -- housekeeping, on the spinning thread -------------------------------------------------------------------
 
     def _keep_house(self) -> None:
-        if self._source:
-            self._source.refresh()
-        if self._settings and self._network.error and self._network.loaded:
-            self._revert_network_parameters()
-        if self._settings and self._parameters_changed:
-            self._apply_parameters()
-        failure = (self._worker.failure if self._worker else "") or (self._network.error if not self._network.estimator else "")
-        if failure and not self._failure:
+        try:
+            if self._state == "active":
+                self._source.refresh()
+            if self._settings:
+                self._apply_parameters()
+                self._notice_failures()
+        except Exception as error:
+            if self._statistics.problem("internal error", f"{type(error).__name__}: {error}"):
+                self.get_logger().error(f"housekeeping failed: {type(error).__name__}: {error}")
+
+    def _notice_failures(self) -> None:
+        """A network that cannot be had, or that fails again and again, deactivates the node."""
+        if self._network.error and self._network.running:
+            self._restore_parameters()
+            return
+        failure = (self._worker.failure if self._worker else "") or self._network.error
+        if failure and failure != self._failure:
             self._fail(failure)
             if self._state == "active":
                 self.trigger_deactivate()
 
     def _apply_parameters(self) -> None:
         """Bring what runs in line with the parameters; they were checked when they were set."""
+        if not self._parameters_changed:
+            return
         self._parameters_changed = False
         try:
             self._settings = parameters.read(self)
         except ValueError as error:  # a file that vanished since: what runs keeps running
+            self._statistics.problem("parameters", str(error))
             self.get_logger().error(f"parameters not applied: {error}")
             return
-        self._network.request(self._settings.network)
-        if self._worker:
-            self._worker.settings = self._settings
+        self._request_network()
 
-    def _revert_network_parameters(self) -> None:
+    def _request_network(self) -> None:
+        """Run with the present settings, and say what the user has to know about the weights if they are others."""
+        network, before = self._settings.network, self._network.requested
+        if before is None or before.network != network:
+            row = MODELS[network.model]
+            self.get_logger().info(f"weights of {network.model}/{network.encoder}: licence {row.licence(network.encoder)}")
+            if network.model == "demo":
+                self.get_logger().warning("model 'demo' is for demonstrations and tests: never drive a robot by it")
+            elif row.kind != METRIC:
+                self.get_logger().warning(
+                    f"model '{network.model}' has no metres: only depth/relative and depth/color come out"
+                )
+            self._failure = ""
+        self._network.request(self._settings)
+
+    def _restore_parameters(self) -> None:
         """A network that was asked for could not be loaded: the old one runs on, and the parameters say so again."""
-        error, loaded = self._network.error, self._network.loaded
+        error, good = self._network.error, self._network.running.settings
         self._statistics.problem("network change", error)
         self.get_logger().error(f"the network was not changed: {error}")
-        self._network.error = ""
-        self._network.requested = loaded
-        self.set_parameters([Parameter(name, value=getattr(loaded, name)) for name in loaded.__dataclass_fields__])
+        if parameters.current(self) == self._network.requested.values:  # else something newer has been set
+            self._restoring = True
+            self.set_parameters_atomically([Parameter(name, value=value) for name, value in good.values.items()])
+            self._restoring = False
+        self._settings = good
+        self._network.request(good)
 
     def _check_parameters(self, changed: list[Parameter]) -> SetParametersResult:
         """Accept a change only if the whole would be valid."""
-        changes = {parameter.name: parameter.value for parameter in changed}
+        known = {row.name for row in parameters.TABLE}
+        changes = {parameter.name: parameter.value for parameter in changed if parameter.name in known}
+        if not changes or not self._settings or self._restoring:  # before configure, everything is checked by configure
+            return SetParametersResult(successful=True)
         fixed = parameters.fixed_while_active() & changes.keys()
-        if fixed and self._settings:
+        if fixed:
             return SetParametersResult(
                 successful=False, reason=f"{', '.join(sorted(fixed))}: only before the node is configured"
             )
-        if not self._settings:  # everything is checked again, and together, by configure
-            return SetParametersResult(successful=True)
         try:
-            parameters.read(self, {name: value for name, value in changes.items() if self.has_parameter(name)})
+            parameters.read(self, changes)
         except (ValueError, TypeError) as error:
             return SetParametersResult(successful=False, reason=str(error))
         self._parameters_changed = True
         return SetParametersResult(successful=True)
 
-    def _choose_decoder(self):
-        decoder, line = choose_decoder(self._settings.image_bridge)
+    def _choose_decoder(self, bridge: str):
+        decoder, line = choose_decoder(bridge)
         self.get_logger().info(line)
         return decoder
 
     def _publish_diagnostics(self) -> None:
-        array = diagnose(
-            self.get_name(), self._state, self._settings, self._network, self._source, self._statistics, self._failure
-        )
+        source = self._source if self._state == "active" else None
+        array = diagnose(self.get_name(), self._state, self._settings, self._network, source, self._statistics, self._failure)
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 
@@ -201,32 +254,50 @@ class DepthNode(LifecycleNode):
 
 
 def make_deterministic(on: bool) -> None:
-    """One order of every sum: deterministic kernels and one CPU thread."""
+    """One order of every sum: deterministic kernels and one CPU thread; or torch's own ways again."""
     if on:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
-        torch.set_num_threads(1)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.use_deterministic_algorithms(on, warn_only=True)
+    torch.backends.cudnn.deterministic = on
+    torch.set_num_threads(1 if on else _CPU_THREADS)
+
+
+def spin(executor: SingleThreadedExecutor, logger) -> None:
+    """Spin until ROS is shut down, whatever a callback does.
+
+    Humble and Jazzy let an invalid lifecycle request, such as activating twice, come out of the executor as an RCLError.
+    """
+    while rclpy.ok():
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            return
+        except Exception as error:
+            logger.error(f"{type(error).__name__}: {error}")
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; 1 if it could not be configured."""
     use_large_shared_memory()
     rclpy.init(args=args)
-    node = DepthNode()
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
+    node, executor = None, SingleThreadedExecutor()
     try:
+        node = DepthNode()
+        executor.add_node(node)
         if node.get_parameter("autostart").value:
             for trigger in (node.trigger_configure, node.trigger_activate):
                 if trigger() != TransitionCallbackReturn.SUCCESS:
                     return 1
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
+        spin(executor, node.get_logger())
+    except ParameterException as error:  # of another type than declared, mostly 10 where 10.0 was meant
+        rclpy.logging.get_logger("depth_node").fatal(str(error))
+        return 1
+    except KeyboardInterrupt:
         pass
     finally:
-        node.close()
+        if node:
+            node.close()
         executor.shutdown()
-        node.destroy_node()
         rclpy.try_shutdown()
     return 0
 

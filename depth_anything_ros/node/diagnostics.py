@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from ..models import MODELS
 from .camera_input import CameraInput
 from .network_slot import NetworkSlot
 from .parameters import Settings
 from .statistics import Statistics
 
-# In Python some distros type a byte field as bytes of length 1; constants come in the right type everywhere.
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
@@ -27,16 +27,17 @@ def diagnose(
     level, message = _judge(state, settings, network, source, statistics, failure)
     values = {"state": state}
     if settings:
-        estimator, asked = network.estimator, settings.network
-        running = network.loaded or asked
+        running = network.running
+        asked = running.settings.network if running else settings.network
         values |= {
-            "model": running.model,
-            "encoder": running.encoder,
-            "input size": str(estimator.input_size if estimator else asked.input_size),
-            "device": str(estimator.device if estimator else asked.device),
-            "precision": estimator.precision if estimator else asked.precision,
-            "licence": settings.licence,
-            "network": "loading" if network.loading else "ready" if estimator else "none",
+            "model": asked.model,
+            "encoder": asked.encoder,
+            "input size": str(running.estimator.input_size if running else asked.input_size),
+            "device": str(running.estimator.device if running else asked.device),
+            "precision": running.estimator.precision if running else asked.precision,
+            "checkpoint": asked.checkpoint or "published",
+            "licence": MODELS[asked.model].licence(asked.encoder),
+            "network": "loading" if network.loading else "ready" if running else "none",
         }
     if source:
         values |= {
@@ -57,7 +58,7 @@ def _judge(state, settings, network, source, statistics, failure):
         return _ERROR, network.error
     if state != "active":
         return _WARN, f"not active ({state})"
-    if network.estimator is None:
+    if network.running is None:
         return _WARN, "loading the network"
     if source and source.mismatch:
         return _WARN, source.mismatch

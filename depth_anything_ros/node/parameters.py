@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
@@ -74,17 +74,16 @@ class NetworkSettings:
     checkpoint: str
     device: str
     precision: str
-    allow_noncommercial: bool
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One consistent set of parameters."""
+    """One consistent set of parameters; `values` holds them as they were set."""
 
+    values: dict[str, object]
     network: NetworkSettings
     valid: DepthRange
     color: ColorSettings
-    licence: str = field(compare=False)
     deterministic: bool
     image_bridge: str
     image_transport: str
@@ -114,7 +113,8 @@ def read(node: Node, changes: dict[str, object] | None = None) -> Settings:
     Raises:
         ValueError: a value that is not allowed, or does not go with the others (SettingsError, ModelError and its kinds).
     """
-    values = {row.name: node.get_parameter(row.name).value for row in TABLE} | (changes or {})
+    values = current(node) | (changes or {})
+    raw = dict(values)
     for row in TABLE:
         if row.choices and values[row.name] not in row.choices:
             raise SettingsError(
@@ -125,8 +125,9 @@ def read(node: Node, changes: dict[str, object] | None = None) -> Settings:
     row, encoder = lookup(network.model, network.encoder)
     if network.input_size:
         check_input_size(network.input_size, encoder.patch)
-    licence = check_licence(network.model, network.encoder, network.allow_noncommercial)
-    locate(network.model, network.encoder, network.checkpoint, network.allow_noncommercial, download=False)
+    # Whatever the file's name: weights that were tuned from non-commercial ones are under the same licence.
+    check_licence(network.model, network.encoder, values["allow_noncommercial"])
+    locate(network.model, network.encoder, network.checkpoint, values["allow_noncommercial"], download=False)
     choose_precision(network.precision, choose_device(network.device))
 
     far = values["max_depth"] or (row.max_depth if row.kind == METRIC else 1000.0)
@@ -141,15 +142,20 @@ def read(node: Node, changes: dict[str, object] | None = None) -> Settings:
             f"color.min_depth {values['color.min_depth']:g} is not less than color.max_depth {values['color.max_depth']:g}"
         )
     return Settings(
+        values=raw,
         network=network,
         valid=DepthRange(values["min_depth"], far),
         color=ColorSettings(values["color.map"], values["color.min_depth"], values["color.max_depth"]),
-        licence=licence,
         **{
             name: values[name]
             for name in ("deterministic", "image_bridge", "image_transport", "no_image_timeout", "malloc_tuning")
         },
     )
+
+
+def current(node: Node) -> dict[str, object]:
+    """Name -> value of every parameter of the table."""
+    return {row.name: node.get_parameter(row.name).value for row in TABLE}
 
 
 def fixed_while_active() -> set[str]:

@@ -21,14 +21,17 @@ def use_large_shared_memory() -> None:
     The stock segment is 512 KiB: best-effort readers, such as Nav2's, then lose nearly every image and cloud
     (ros2/rmw_fastrtps#739). Containers often have 64 MB of /dev/shm in all, hence the smaller profile.
     """
-    if any(os.environ.get(name) for name in _PROFILE_VARIABLES):
+    if any(os.environ.get(name) for name in (*_PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")):
         return
     try:
         roomy = shutil.disk_usage("/dev/shm").total > 256 << 20
     except OSError:
         return
     profile = _HERE / ("fastdds_32mib.xml" if roomy else "fastdds_16mib.xml")
-    old = int(metadata.version("rclpy").split(".")[0]) < _KILTED_RCLPY
+    try:
+        old = int(metadata.version("rclpy").split(".")[0]) < _KILTED_RCLPY
+    except metadata.PackageNotFoundError:
+        old = False
     os.environ[_PROFILE_VARIABLES[old]] = str(profile)
 
 

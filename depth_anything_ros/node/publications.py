@@ -25,7 +25,6 @@ _IMAGES: dict[str, tuple[type, str, Callable[[Header, Outputs], object]]] = {
     "depth/color": (Image, ANY, lambda header, outputs: image_message(header, outputs.color, "bgr8")),
 }
 _INFO = "depth/camera_info"
-_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class Publications:
@@ -36,10 +35,15 @@ class Publications:
         kinds = {topic: row[0] for topic, row in _IMAGES.items()} | {_INFO: CameraInfo}
         self._publishers = {
             topic: node.create_lifecycle_publisher(
-                kind, topic, _QOS, qos_overriding_options=QoSOverridingOptions.with_default_policies()
+                kind, topic, _qos(), qos_overriding_options=QoSOverridingOptions.with_default_policies()
             )
             for topic, kind in kinds.items()
         }
+
+    @property
+    def possible(self) -> bool:
+        """Whether ROS is still up."""
+        return self._node.context.ok()
 
     def wanted(self) -> set[str]:
         """The topics that somebody listens to."""
@@ -78,3 +82,8 @@ class Publications:
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers = {}
+
+
+def _qos() -> QoSProfile:
+    """A profile for one publisher: rclpy writes the user's overrides into the object that it is given."""
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)

@@ -25,6 +25,7 @@ class Statistics:
         with self._lock:
             self.received = self.published = self.dropped = 0
             self.problems: Counter[str] = Counter()
+            self.skips: Counter[str] = Counter()
             self.last_problem = ""
             self._last_problem_at = -np.inf
             self._logged: dict[str, float] = {}
@@ -46,6 +47,11 @@ class Statistics:
             self.published += 1
             self._departures.append(time.monotonic())
             self._latencies.append(latency)
+
+    def skipped(self, why: str) -> None:
+        """An image was taken but not worked on."""
+        with self._lock:
+            self.skips[why] += 1
 
     def problem(self, kind: str, text: str) -> bool:
         """Count a problem that cost a frame or an output; True if it is time to log this kind (again)."""
@@ -73,8 +79,7 @@ class Statistics:
     def report(self) -> dict[str, str]:
         """Name -> value, in the order of display."""
         with self._lock:
-            latencies = np.asarray(self._latencies) if self._latencies else np.asarray([np.nan])
-            p50, p99 = np.percentile(latencies, (50, 99)) * 1000
+            p50, p99 = np.percentile(self._latencies, (50, 99)) * 1000 if self._latencies else (0.0, 0.0)
             rows = {
                 "input rate (Hz)": f"{self._rate(self._arrivals):.1f}",
                 "output rate (Hz)": f"{self._rate(self._departures):.1f}",
@@ -85,6 +90,7 @@ class Statistics:
                 "latency p99 (ms)": f"{p99:.1f}",
                 "last error": self.last_problem,
             }
+            rows |= {f"frames {why}": str(count) for why, count in sorted(self.skips.items())}
             return rows | {f"problems: {kind}": str(count) for kind, count in sorted(self.problems.items())}
 
     def _rate(self, times: deque[float]) -> float:
