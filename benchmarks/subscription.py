@@ -91,7 +91,7 @@ def main() -> None:
                 typed, raw = (sorted(column)[1] for column in zip(*turns))
                 print(f"{width}x{height:<6} {checks!s:>13} {typed:9.2f} {raw:8.2f} {typed / raw:12.2f}", flush=True)
         finally:
-            sender.terminate()
+            sender.kill()
             sender.wait()
 
 
