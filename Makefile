@@ -5,7 +5,8 @@ demo: .venv/.ready
 	@.venv/bin/python tools/demo.py $(if $(INPUT),--input "$(INPUT)")
 
 test: .venv/.ready
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest -n 3 --dist loadfile -m "not alone" $(ARGS) || [ $$? -eq 5 ]
+	@.venv/bin/python -m pytest -m alone $(ARGS) || [ $$? -eq 5 ]
 
 lint: .venv/.ready
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .

@@ -8,7 +8,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "depth_anything_ros"
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent  # colcon --symlink-install links this file elsewhere
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / NAME / "__init__.py").read_text()).group(1)
 ROS_WHEELS = [  # ROS 2 Kilted from PyPI, for machines without a ROS distro
     "ros-rclpy[fastrtps]",
@@ -50,7 +50,7 @@ setup(
     ],
     extras_require={
         "ros": ROS_WHEELS,
-        "test": ["pytest<8.4", "transformers>=4.45", "ruff"],  # launch_testing's plugin breaks newer pytest
+        "test": ["pytest<8.4", "pytest-xdist", "transformers>=4.45", "ruff"],  # launch_testing's plugin breaks newer pytest
     },
     entry_points={
         "console_scripts": [

@@ -12,6 +12,8 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_LOCALHOST_ONLY"] = "1"
 os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # several of us share the cores
 sys.path.insert(0, str(Path(__file__).parent))
 
 REPOSITORY = Path(__file__).resolve().parent.parent

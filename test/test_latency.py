@@ -5,8 +5,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from ros import DepthProcess, bench, picture, stamp_of
 from sensor_msgs.msg import CameraInfo, Image
+
+pytestmark = pytest.mark.alone  # ages are compared with the network's own time: nothing else may compete for the cores
 
 SLOW = str(Path(__file__).parent / "slow_depth_node.py")
 PERIOD = 1 / 30

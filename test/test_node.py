@@ -160,10 +160,11 @@ def test_the_log_names_a_problem_once_and_not_for_every_frame(camera, node):
     assert node.log.count("refused: step is 100") == before + 1
 
 
-def test_a_camera_that_comes_back_with_another_qos_and_size(camera):
+def test_a_camera_that_comes_back_with_another_qos_and_size(camera, node):
     camera.remove_cameras()
     camera.wait(lambda: "no image for" in camera.message, "a warning")
     assert "no publisher on '/image' or '/image/compressed'" in camera.message
+    assert "no images: no publisher on '/image' or '/image/compressed'" in node.log
     camera.wait_subscribed(reliable=False)
     camera.wait_subscribed(CameraInfo, "camera_info", reliable=False)
     for _ in range(20):  # best effort may lose some

@@ -104,11 +104,14 @@ class CameraInput:
 
     def describe_publishers(self) -> str:
         """Who publishes images, for a person who wonders why none come."""
-        offers = self._offers("image") + self._offers("compressed")
-        if not offers:
-            return f"no publisher on '{self.topics['image']}' or '{self.topics['compressed']}'"
-        kinds = ", ".join(sorted(offer.name.lower() for offer in offers))
-        return f"publishers on '{self.image_topic}': {len(offers)} ({kinds})"
+        read = {"auto": ("image", "compressed"), "raw": ("image",), "compressed": ("compressed",)}[self._transport]
+        offers = {name: self._offers(name) for name in ("image", "compressed")}
+        found = [f"'{self.topics[name]}' has {len(offers[name])} ({_names(offers[name])})" for name in read if offers[name]]
+        if found:
+            return "publishers: " + ", ".join(found)
+        unread = [name for name in ("image", "compressed") if name not in read and offers[name]]
+        hint = f" ('{self.topics[unread[0]]}' has one, but image_transport is {self._transport})" if unread else ""
+        return "no publisher on " + " or ".join(f"'{self.topics[name]}'" for name in read) + hint
 
     def _offers(self, name: str) -> list[ReliabilityPolicy]:
         return [info.qos_profile.reliability for info in self._node.get_publishers_info_by_topic(self.topics[name])]
@@ -143,6 +146,10 @@ class CameraInput:
     def _on_info(self, info: CameraInfo) -> None:
         with self._lock:
             self._infos.append(info)
+
+
+def _names(offers: list[ReliabilityPolicy]) -> str:
+    return ", ".join(sorted(offer.name.lower() for offer in offers))
 
 
 def _topics(node: LifecycleNode) -> dict[str, str]:

@@ -55,8 +55,9 @@ class CameraPlayer(Node):
             numeric = name == "source" or isinstance(default, float)  # a webcam's number, 30 for 30.0
             descriptor = ParameterDescriptor(description=description, read_only=True, dynamic_typing=numeric)
             self.declare_parameter(name, default, descriptor)
-        if not self._value("rate") > 0:
-            raise SourceError(f"rate is {self._value('rate')}, expected more than 0 frames per second")
+        for name in ("rate", "width", "height", "scenes", "frames"):
+            if not self._value(name) > 0:
+                raise SourceError(f"{name} is {self._value(name)}, expected more than 0")
         self.finished = False
         self._image = self._publisher(Image, "camera/image_raw")
         self._compressed = self._publisher(CompressedImage, "camera/image_raw/compressed")
@@ -84,6 +85,10 @@ class CameraPlayer(Node):
         return iter(self._rendered)
 
     def _log_progress(self, done: int, total: int) -> None:
+        if not self.context.ok():
+            raise ExternalShutdownException
+        if done == 1:
+            self.get_logger().info(f"rendering {total} frames")
         if done == total or done % max(1, total // 4) == 0:
             self.get_logger().info(f"rendered {done} of {total} frames")
 

@@ -65,7 +65,7 @@ class DepthNode(LifecycleNode):
         self._publications: Publications | None = None
         self._worker: Worker | None = None
         self._failure = ""
-        self._parameters_changed = self._restoring = False
+        self._parameters_changed = self._restoring = self._silent = False
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.add_on_set_parameters_callback(self._check_parameters)
         wall = Clock(clock_type=ClockType.STEADY_TIME)  # house is kept while simulated time stands still, too
@@ -97,7 +97,8 @@ class DepthNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start to work; refused if the network could not be loaded."""
         if self._network.running is None and self._network.error:
-            self._fail(f"cannot activate: {self._network.error}")
+            hint = "set other parameters, or clean up and configure again"
+            self.get_logger().error(f"cannot activate: {self._network.error} ({hint})")
             return TransitionCallbackReturn.FAILURE
         self._failure = ""
         self._statistics.reset()
@@ -105,7 +106,8 @@ class DepthNode(LifecycleNode):
         decoder = functools.partial(self._choose_decoder, self._settings.image_bridge)
         self._worker = Worker(self._source, self._network, self._publications, self._statistics, self.get_logger())
         self._worker.start(decoder)
-        self._state = "active"
+        self._state, self._silent = "active", False
+        self.get_logger().info(f"reading {self._source.image_topic} and {self._source.topics['camera_info']}")
         return super().on_activate(state)
 
     @_transition
@@ -161,12 +163,22 @@ class DepthNode(LifecycleNode):
         try:
             if self._state == "active":
                 self._source.refresh()
+                self._notice_silence()
             if self._settings:
                 self._apply_parameters()
                 self._notice_failures()
         except Exception as error:
             if self._statistics.problem("internal error", f"{type(error).__name__}: {error}"):
                 self.get_logger().error(f"housekeeping failed: {type(error).__name__}: {error}")
+
+    def _notice_silence(self) -> None:
+        """One line when no images come, one when they come again."""
+        silent = self._statistics.silence > self._settings.no_image_timeout
+        if silent and not self._silent:
+            self.get_logger().warning(f"no images: {self._source.describe_publishers()}")
+        elif self._silent and not silent:
+            self.get_logger().info(f"images from {self._source.image_topic}")
+        self._silent = silent
 
     def _notice_failures(self) -> None:
         """A network that cannot be had, or that fails again and again, deactivates the node."""
@@ -195,7 +207,7 @@ class DepthNode(LifecycleNode):
     def _request_network(self) -> None:
         """Run with the present settings, and say what the user has to know about the weights if they are others."""
         network, before = self._settings.network, self._network.requested
-        if before is None or before.network != network:
+        if before is None or (before.network.model, before.network.encoder) != (network.model, network.encoder):
             row = MODELS[network.model]
             self.get_logger().info(f"weights of {network.model}/{network.encoder}: licence {row.licence(network.encoder)}")
             if network.model == "demo":
@@ -204,6 +216,7 @@ class DepthNode(LifecycleNode):
                 self.get_logger().warning(
                     f"model '{network.model}' has no metres: only depth/relative and depth/color come out"
                 )
+        if self._network.error:
             self._failure = ""
         self._network.request(self._settings)
 
@@ -225,11 +238,11 @@ class DepthNode(LifecycleNode):
         changes = {parameter.name: parameter.value for parameter in changed if parameter.name in known}
         if not changes or not self._settings or self._restoring:  # before configure, everything is checked by configure
             return SetParametersResult(successful=True)
-        fixed = parameters.fixed_while_active() & changes.keys()
+        now = parameters.current(self)
+        fixed = sorted(name for name in parameters.fixed_while_active() & changes.keys() if changes[name] != now[name])
         if fixed:
-            return SetParametersResult(
-                successful=False, reason=f"{', '.join(sorted(fixed))}: only before the node is configured"
-            )
+            reason = f"{', '.join(fixed)}: only before the node is configured (clean it up first)"
+            return SetParametersResult(successful=False, reason=reason)
         try:
             parameters.read(self, changes)
         except (ValueError, TypeError) as error:
@@ -244,7 +257,8 @@ class DepthNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         source = self._source if self._state == "active" else None
-        array = diagnose(self.get_name(), self._state, self._settings, self._network, source, self._statistics, self._failure)
+        name = self.get_fully_qualified_name().lstrip("/")
+        array = diagnose(name, self._state, self._settings, self._network, source, self._statistics, self._failure)
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 
@@ -279,7 +293,11 @@ def spin(executor: SingleThreadedExecutor, logger) -> None:
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; 1 if it could not be configured."""
     use_large_shared_memory()
-    rclpy.init(args=args)
+    try:
+        rclpy.init(args=args)
+    except Exception as error:  # of RCLError's many lines, the first names the argument or file that is wrong
+        print(f"depth_node: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 1
     node, executor = None, SingleThreadedExecutor()
     try:
         node = DepthNode()

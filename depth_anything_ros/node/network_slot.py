@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..inference import DepthEstimator
+from ..models import locate
 from .parameters import NetworkSettings, Settings
 
 _WARM_UP_IMAGE = (480, 640, 3)
@@ -38,22 +39,23 @@ class NetworkSlot:
         self.error = ""
         self._log = log
         self._lock = threading.Lock()
-        self._loader: threading.Thread | None = None
+        self._one_load = threading.Lock()  # two networks being loaded at once may be one too many for the memory
 
     @property
     def loading(self) -> bool:
-        """Whether a load is under way."""
-        return self._loader is not None
+        """Whether what runs is not yet what was asked for."""
+        with self._lock:
+            return self.requested is not None and not self.error and not self._runs(self.requested.network)
 
     def request(self, settings: Settings) -> None:
         """Run with these settings: at once if the network is the one that runs, else as soon as theirs is loaded."""
         with self._lock:
+            loading = self.requested and not self.error and self.requested.network == settings.network
             self.requested, self.error = settings, ""
-            if self.running and self.running.settings.network == settings.network:
+            if self._runs(settings.network):
                 self.running = Running(self.running.estimator, settings)
-            elif self._loader is None:
-                self._loader = threading.Thread(target=self._load_until_met, name="network loader", daemon=True)
-                self._loader.start()
+            elif not loading:
+                threading.Thread(target=self._load, args=(settings.network,), name="network loader", daemon=True).start()
 
     def clear(self) -> None:
         """Let go of the network; a load under way comes to nothing."""
@@ -61,42 +63,50 @@ class NetworkSlot:
             self.running = self.requested = None
             self.error = ""
 
-    def _load_until_met(self) -> None:
-        """Load what is requested, and again if something else has been requested meanwhile. One network at a time."""
-        while True:
-            with self._lock:
-                wanted, running = self.requested, self.running
-                if wanted is None or self.error or (running and running.settings.network == wanted.network):
-                    self._loader = None
-                    return
-            try:
-                estimator, error = self._load(wanted.network, running), ""
-            except Exception as problem:  # any kind: a loader thread must never die silently
-                estimator, error = None, f"{type(problem).__name__}: {problem}"
-            with self._lock:
-                if self.requested is None or self.requested.network != wanted.network:
-                    continue
-                self.error = error
-                if estimator:
-                    self.running = Running(estimator, self.requested)
-            if estimator:
-                where = f"on {estimator.device} ({estimator.precision})"
-                self._log(f"running {estimator.model}/{estimator.encoder}, input size {estimator.input_size}, {where}")
+    def _runs(self, network: NetworkSettings) -> bool:
+        return self.running is not None and self.running.settings.network == network
 
-    def _load(self, wanted: NetworkSettings, running: Running | None) -> DepthEstimator:
-        """A network that has run once. If only the input size differs, it is the one that runs already."""
-        if running and replace(running.settings.network, input_size=wanted.input_size) == wanted:
-            estimator = running.estimator.with_input_size(wanted.input_size)
+    def _wanted(self, network: NetworkSettings) -> bool:
+        """Whether a load still makes sense: nothing else has been requested since, and nobody else was quicker."""
+        return self.requested is not None and self.requested.network == network and not self._runs(network)
+
+    def _load(self, network: NetworkSettings) -> None:
+        """On a thread of its own: a slow download that has been overtaken holds up nobody."""
+        try:
+            estimator, error = self._prepare(network), ""
+        except Exception as problem:  # any kind: a loader thread must never die silently
+            estimator, error = None, f"{type(problem).__name__}: {problem}"
+        with self._lock:
+            if not self._wanted(network):
+                return
+            self.error = error
+            if estimator:
+                self.running = Running(estimator, self.requested)
+        if estimator:
+            where = f"on {estimator.device} ({estimator.precision})"
+            self._log(f"running {estimator.model}/{estimator.encoder}, input size {estimator.input_size}, {where}")
+
+    def _prepare(self, network: NetworkSettings) -> DepthEstimator | None:
+        """A network that has run once; None if it is not wanted any more. If only the input size differs, it is reused."""
+        with self._lock:
+            running = self.running
+        if running and replace(running.settings.network, input_size=network.input_size) == network:
+            estimator = running.estimator.with_input_size(network.input_size)
         else:
-            self._log(f"loading {wanted.model}/{wanted.encoder} from {wanted.checkpoint or 'the published checkpoint'}")
-            estimator = DepthEstimator.create(
-                wanted.model,
-                wanted.encoder,
-                wanted.checkpoint,
-                wanted.input_size,
-                wanted.device,
-                wanted.precision,
-                allow_noncommercial=True,  # the licence was checked with the other parameters
-            )
+            self._log(f"loading {network.model}/{network.encoder} from {network.checkpoint or 'the published checkpoint'}")
+            # The licence was checked with the other parameters.
+            path = locate(network.model, network.encoder, network.checkpoint, allow_noncommercial=True)
+            with self._one_load:
+                if not self._wanted(network):
+                    return None
+                estimator = DepthEstimator.create(
+                    network.model,
+                    network.encoder,
+                    str(path),
+                    network.input_size,
+                    network.device,
+                    network.precision,
+                    allow_noncommercial=True,
+                )
         estimator.predict(np.zeros(_WARM_UP_IMAGE, np.uint8))  # buffers, kernels, and a look for NaN
         return estimator
