@@ -99,7 +99,7 @@ class Recorder(Node):
         if "truth" in bundle.messages:
             self.scores.append(score(pixels(bundle.messages["depth"]), pixels(bundle.messages["truth"])))
         self.complete.append(bundle)
-        if len(self.complete) > 8 * SAMPLES:  # enough to choose from; thin out what is kept, not what is counted
+        if len(self.complete) > 16 * SAMPLES:  # enough to choose from; thin out what is kept, not what is counted
             for kept in self.complete[1:-1:2]:
                 kept.messages.clear()
             self.complete = [kept for kept in self.complete if kept.messages]

@@ -61,6 +61,10 @@ class View:
         """The same views on another device."""
         return View(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
+    def at(self, index: int) -> View:
+        """One of the views, as a batch of one."""
+        return View(**{f.name: getattr(self, f.name)[index : index + 1] for f in fields(self)})
+
 
 def focal_from_fov(fov_deg: float) -> float:
     """Focal length in image widths of a horizontal field of view in degrees."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 
 from .raycast import render
-from .scenes import HELD_OUT_SEED, drive, random_scene
+from .scenes import FAMILIES, HELD_OUT_SEED, Scene, View, drive, random_scene
 
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v"}
 _IMAGE = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -64,17 +65,30 @@ def render_scenes(
     height: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Shot]:
-    """A short drive through each of several held-out scenes: `scenes` x `frames` shots with exact depth."""
-    shots = []
-    for index in range(scenes):
-        scene, view = random_scene(HELD_OUT_SEED + seed + index)
-        views = drive(view, frames)
+    """A short drive through each of several held-out scenes of all families: `scenes` x `frames` shots with exact depth.
+
+    Scenes in which the camera stands right before something are passed over, and no drive goes nearer than a metre.
+    """
+    shots: list[Shot] = []
+    for index, (scene, view, room) in zip(range(scenes), _open_views(HELD_OUT_SEED + seed)):
+        views = drive(view, frames, length=min(1.0, room - 1.0))
         for frame in range(frames):
-            one = type(views)(*(getattr(views, name)[frame : frame + 1] for name in ("position", "yaw", "pitch", "focal")))
-            rgb, depth = render(scene, one, width, height)
+            rgb, depth = render(scene, views.at(frame), width, height)
             shots.append(Shot((rgb[0].numpy() * 255).astype(np.uint8), depth[0].numpy(), float(view.focal) * width))
-            progress(len(shots), scenes * frames)
+            progress(index * frames + frame + 1, scenes * frames)
     return shots
+
+
+def _open_views(first_seed: int) -> Iterator[tuple[Scene, View, float]]:
+    """Scenes, family after family, with at least 1.5 m before the middle of the image, and how much that is."""
+    for family, seed in zip(itertools.cycle(FAMILIES), itertools.count(first_seed)):
+        for attempt in itertools.count(seed, 1000):
+            scene, view = random_scene(attempt, family)
+            _, depth = render(scene, view, 32, 24, shadows=False)
+            room = float(depth[0, 8:14, 8:24].min())
+            if room >= 1.5:
+                yield scene, view, room
+                break
 
 
 def _fit(bgr: np.ndarray, max_width: int) -> Shot:

@@ -93,7 +93,7 @@ class NetworkSlot:
         if running and replace(running.settings.network, input_size=network.input_size) == network:
             estimator = running.estimator.with_input_size(network.input_size)
         else:
-            self._log(f"loading {network.model}/{network.encoder} from {network.checkpoint or 'the published checkpoint'}")
+            self._log(f"loading {network.model}/{network.encoder} from {network.checkpoint or 'its own checkpoint'}")
             # The licence was checked with the other parameters.
             path = locate(network.model, network.encoder, network.checkpoint, allow_noncommercial=True)
             with self._one_load:
