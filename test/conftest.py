@@ -26,3 +26,14 @@ def data() -> Path:
     if not (DATA / "README.md").is_file():
         pytest.skip(f"the real data is not at {DATA}")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def vits(tmp_path_factory) -> Path:
+    """A checkpoint of random ViT-S weights in the published layout."""
+    import torch
+    from published import random_state_dict
+
+    path = tmp_path_factory.mktemp("weights") / "vits.pth"
+    torch.save(random_state_dict("vits"), path)
+    return path

@@ -156,6 +156,12 @@ class Bench:
         self.wait(met, f"a {wanted.name} reader of {topic}")
         self.spin(0.2)
 
+    def wait_reading(self):
+        """Until the network is ready and the node reads our reliable camera."""
+        self.wait_ready()
+        self.wait_subscribed()
+        self.wait_subscribed(CameraInfo, "camera_info")
+
     def send(self, rgb, stamp=None, info=True, reliable=True, frame_id="camera_color_optical_frame", edit=None, edit_info=None):
         """One image with its camera_info; `edit` and `edit_info` may spoil them. Returns the stamp in nanoseconds."""
         stamp = stamp or time.time_ns()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ros import DepthProcess, bench, picture, stamp_of
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import Image
 
 pytestmark = pytest.mark.alone  # ages are compared with the network's own time: nothing else may compete for the cores
 
@@ -18,9 +18,7 @@ PERIOD = 1 / 30
 def test_depth_is_never_older_than_the_network_takes(tmp_path, monkeypatch):
     monkeypatch.setenv("SLOW_NETWORK_SECONDS", "1.0")
     with DepthProcess(tmp_path, command=(SLOW,), model="demo"), bench(listen=("depth/image",)) as it:
-        it.wait_ready()
-        it.wait_subscribed()
-        it.wait_subscribed(CameraInfo, "camera_info")
+        it.wait_reading()
         rgb, next_at, publishing = picture(), time.monotonic(), []
         before = int(it.values["images received"])
         for _ in range(300):

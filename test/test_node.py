@@ -21,9 +21,7 @@ def node(tmp_path_factory):
 def camera(node):
     """A listener and a reliable camera that the node already reads."""
     with bench() as it:
-        it.wait_ready()
-        it.wait_subscribed()
-        it.wait_subscribed(CameraInfo, "camera_info")
+        it.wait_reading()
         it.wait(lambda: it.node.count_publishers("depth/points") > 0, "the node's topics")
         it.expect("depth/image", it.send(picture()))
         yield it
@@ -278,9 +276,7 @@ def test_best_effort_readers_receive_the_cloud(node):
     """Nav2 reads best effort; with the shipped Fast DDS profile it has to get at least 95 %."""
     with bench(listen=("depth/points",), reliable=False) as it:
         it.listen("depth/camera_info")
-        it.wait_ready()
-        it.wait_subscribed()
-        it.wait_subscribed(CameraInfo, "camera_info")
+        it.wait_reading()
         it.spin(1.0)
         for _ in range(60):
             it.send(picture(640, 480))

@@ -7,17 +7,15 @@ The spinning thread only receives and keeps house; a worker thread runs the netw
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from collections.abc import Callable
 
 import rclpy
-import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
@@ -28,13 +26,12 @@ from .camera_input import CameraInput
 from .diagnostics import diagnose
 from .network_slot import NetworkSlot
 from .parameters import Settings
-from .process import keep_large_buffers, use_large_shared_memory
+from .process import keep_large_buffers, make_deterministic, spin, use_large_shared_memory
 from .publications import Publications
 from .statistics import Statistics
 from .worker import Worker
 
 _HOUSEKEEPING_PERIOD = 0.2  # seconds
-_CPU_THREADS = torch.get_num_threads()
 
 
 def _transition(body: Callable) -> Callable:
@@ -265,29 +262,6 @@ class DepthNode(LifecycleNode):
     def _fail(self, text: str) -> None:
         self._failure = text
         self.get_logger().error(text)
-
-
-def make_deterministic(on: bool) -> None:
-    """One order of every sum: deterministic kernels and one CPU thread; or torch's own ways again."""
-    if on:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    torch.use_deterministic_algorithms(on, warn_only=True)
-    torch.backends.cudnn.deterministic = on
-    torch.set_num_threads(1 if on else _CPU_THREADS)
-
-
-def spin(executor: SingleThreadedExecutor, logger) -> None:
-    """Spin until ROS is shut down, whatever a callback does.
-
-    Humble and Jazzy let an invalid lifecycle request, such as activating twice, come out of the executor as an RCLError.
-    """
-    while rclpy.ok():
-        try:
-            executor.spin()
-        except ExternalShutdownException:
-            return
-        except Exception as error:
-            logger.error(f"{type(error).__name__}: {error}")
 
 
 def main(args: list[str] | None = None) -> int:

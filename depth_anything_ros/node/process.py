@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process needs before its first ROS entity so that images get through it quickly."""
+"""What a process needs around its node: memory that images fit into, determinism if asked for, a spin that survives."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import rclpy
+import torch
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+_CPU_THREADS = torch.get_num_threads()
 _HERE = Path(__file__).resolve().parent
 _PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 _KILTED_RCLPY = 9  # major version since which the first of them is read; before, the second
@@ -45,3 +50,26 @@ def keep_large_buffers() -> None:
         if hasattr(libc, "gnu_get_libc_version"):
             libc.mallopt(-3, 32 << 20)
             libc.mallopt(-1, 512 << 20)
+
+
+def make_deterministic(on: bool) -> None:
+    """One order of every sum: deterministic kernels and one CPU thread; or torch's own ways again."""
+    if on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.use_deterministic_algorithms(on, warn_only=True)
+    torch.backends.cudnn.deterministic = on
+    torch.set_num_threads(1 if on else _CPU_THREADS)
+
+
+def spin(executor: SingleThreadedExecutor, logger) -> None:
+    """Spin until ROS is shut down, whatever a callback does.
+
+    Humble and Jazzy let an invalid lifecycle request, such as activating twice, come out of the executor as an RCLError.
+    """
+    while rclpy.ok():
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            return
+        except Exception as error:
+            logger.error(f"{type(error).__name__}: {error}")
