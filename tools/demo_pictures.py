@@ -24,7 +24,8 @@ def contact_sheet(path: Path, bundles: list[dict], pixels: Callable, read_cloud:
         tiles = [("camera", image), (f"depth, 0 to {_FAR:.0f} m", pixels(messages["color"]))]
         if "truth" in messages:
             truth = pixels(messages["truth"])
-            error = np.abs(depth - truth) / truth
+            with np.errstate(invalid="ignore"):  # the sky has no error
+                error = np.abs(depth - truth) / truth
             tiles += [(f"truth, 0 to {_FAR:.0f} m", _turbo(truth)), ("error, black 0, yellow 50 %", _heat(error / 0.5))]
         tiles.append(("cloud, seen from above left", side_view(read_cloud(messages["cloud"]))))
         rows.append(np.hstack([_tile(name, picture) for name, picture in tiles]))

@@ -67,11 +67,11 @@ def render_scenes(
 ) -> list[Shot]:
     """A short drive through each of several held-out scenes of all families: `scenes` x `frames` shots with exact depth.
 
-    Scenes in which the camera stands right before something are passed over, and no drive goes nearer than a metre.
+    Scenes with something nearer than 2 m at the camera's height or above are passed over; a drive keeps 1.5 m.
     """
     shots: list[Shot] = []
     for index, (scene, view, room) in zip(range(scenes), _open_views(HELD_OUT_SEED + seed)):
-        views = drive(view, frames, length=min(1.0, room - 1.0))
+        views = drive(view, frames, length=min(0.5, room - 1.5))
         for frame in range(frames):
             rgb, depth = render(scene, views.at(frame), width, height)
             shots.append(Shot((rgb[0].numpy() * 255).astype(np.uint8), depth[0].numpy(), float(view.focal) * width))
@@ -80,13 +80,13 @@ def render_scenes(
 
 
 def _open_views(first_seed: int) -> Iterator[tuple[Scene, View, float]]:
-    """Scenes, family after family, with at least 1.5 m before the middle of the image, and how much that is."""
+    """Scenes, family after family, with at least 2 m of room at the camera's height and above, and how much that is."""
     for family, seed in zip(itertools.cycle(FAMILIES), itertools.count(first_seed)):
         for attempt in itertools.count(seed, 1000):
             scene, view = random_scene(attempt, family)
             _, depth = render(scene, view, 32, 24, shadows=False)
-            room = float(depth[0, 8:14, 8:24].min())
-            if room >= 1.5:
+            room = float(depth[0, :13].min())
+            if room >= 2.0:
                 yield scene, view, room
                 break
 
