@@ -168,7 +168,7 @@ def run(source: str, output: Path, frames: int) -> dict:
     try:
         processes["depth_node"] = start("depth_node", output, {"model": MODEL}, ("image:=/camera/image_raw",))
         spin_until(recorder, lambda: recorder.network == "ready", 60, "loading the network", processes)
-        camera = {"source": source or "scenes", "loop": still, "wait_for_reader": True}
+        camera = {"source": source or "scenes", "loop": still, "wait_for_reader": True, "rate": 5.0 if source else 10.0}
         processes["camera_player"] = player = start("camera_player", output, camera)
         enough = (lambda: recorder.counts["depth"] >= frames) if still else (lambda: player.poll() is not None)
         spin_until(recorder, lambda: recorder.counts["depth"] > 0, 180, "starting the camera", processes)

@@ -143,6 +143,7 @@ def main(args: list[str] | None = None) -> int:
         executor.add_node(player)
         while not player.finished:
             executor.spin_once()
+        time.sleep(0.5)  # the last image is still on its way
     except (SourceError, ParameterException) as error:
         rclpy.logging.get_logger("camera_player").error(str(error))
         return 1
