@@ -18,7 +18,7 @@ from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
 OUTPUTS = {
@@ -249,6 +249,3 @@ def picture(width=320, height=240, seed=0):
 
 def depth_of(message):
     return np.frombuffer(message.data, np.float32).reshape(message.height, message.width)
-
-
-__all__ = [name for name in dir() if not name.startswith("_")] + ["CompressedImage"]

@@ -132,6 +132,17 @@ def copy_of_repository(tmp_path):
     return Path(shutil.copytree(REPOSITORY, target, ignore=skip))
 
 
+def test_the_launch_files_choices_are_the_tables():
+    """The launch file keeps its own lists: the Python that runs `ros2 launch` need not have torch."""
+    module = ast.parse((REPOSITORY / "launch" / "depth.launch.py").read_text())
+    lists = next(item.value for item in module.body if isinstance(item, ast.Assign) and item.targets[0].id == "CHOICES")
+    choices = {
+        key.value: ast.literal_eval(value) for key, value in zip(lists.keys, lists.values) if isinstance(value, ast.List)
+    }
+    table = {row.name: row.choices for row in TABLE}
+    assert set(choices["model"]) == {"", *table["model"]} and set(choices["encoder"]) == set(table["encoder"])
+
+
 def test_the_launch_file_declares_and_starts(tmp_path):
     pytest.importorskip("launch_ros", reason="launch is not on PyPI: needs a ROS 2 distro")
     from launch.launch_description_sources import get_launch_description_from_python_launch_file

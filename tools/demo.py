@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ.setdefault("ROS_DOMAIN_ID", str(60 + os.getpid() % 40))
@@ -47,14 +46,6 @@ class DemoError(RuntimeError):
     """Something that the demo exists to show did not happen."""
 
 
-@dataclass
-class Bundle:
-    """All that was received with one stamp."""
-
-    arrived: dict[str, float] = field(default_factory=dict)  # topic -> system time
-    messages: dict[str, object] = field(default_factory=dict)
-
-
 class Recorder(Node):
     """Collects the camera's and the depth node's messages by stamp, and scores depth against truth as they come."""
 
@@ -71,8 +62,8 @@ class Recorder(Node):
         super().__init__("demo_recorder")
         self.expected = [name for name in self.TOPICS if has_truth or name != "truth"]
         self.network = ""
-        self.open: dict[int, Bundle] = {}
-        self.complete: list[Bundle] = []
+        self.open: dict[int, dict[str, object]] = {}  # stamp -> what has come with it so far
+        self.complete: list[dict[str, object]] = []
         self.counts = dict.fromkeys(self.expected, 0)
         self.latencies: list[float] = []
         self.scores: list[tuple[float, float, float]] = []
@@ -84,25 +75,23 @@ class Recorder(Node):
     def _receive(self, name: str, message) -> None:
         now = time.time()
         stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-        bundle = self.open.setdefault(stamp, Bundle())
-        bundle.messages[name], bundle.arrived[name] = message, now
+        messages = self.open.setdefault(stamp, {})
+        messages[name] = message
         self.counts[name] += 1
         if name == "depth":
             self.latencies.append(now - stamp / 1e9)
-        if len(bundle.messages) == len(self.expected):
+        if len(messages) == len(self.expected):
             self._finish(self.open.pop(stamp))
         for old in [s for s in self.open if s < stamp - 5 * 10**9]:
             del self.open[old]
 
-    def _finish(self, bundle: Bundle) -> None:
-        check_agreement(bundle.messages)
-        if "truth" in bundle.messages:
-            self.scores.append(score(pixels(bundle.messages["depth"]), pixels(bundle.messages["truth"])))
-        self.complete.append(bundle)
+    def _finish(self, messages: dict[str, object]) -> None:
+        check_agreement(messages)
+        if "truth" in messages:
+            self.scores.append(score(pixels(messages["depth"]), pixels(messages["truth"])))
+        self.complete.append(messages)
         if len(self.complete) > 16 * SAMPLES:  # enough to choose from; thin out what is kept, not what is counted
-            for kept in self.complete[1:-1:2]:
-                kept.messages.clear()
-            self.complete = [kept for kept in self.complete if kept.messages]
+            del self.complete[1:-1:2]
 
     def _read_diagnostics(self, array: DiagnosticArray) -> None:
         for status in array.status:
@@ -195,8 +184,8 @@ def summarise(recorder: Recorder, fps: float, output: Path) -> dict:
     """Write pictures, cloud and figures; DemoError if there is nothing to show."""
     if not recorder.complete:
         raise DemoError(f"no frame had all of its outputs (received: {recorder.counts})")
-    last = recorder.complete[-1].messages
-    chosen = [recorder.complete[i].messages for i in np.linspace(0, len(recorder.complete) - 1, SAMPLES).round().astype(int)]
+    last = recorder.complete[-1]
+    chosen = [recorder.complete[i] for i in np.linspace(0, len(recorder.complete) - 1, SAMPLES).round().astype(int)]
     demo_pictures.contact_sheet(output / "contact_sheet.png", chosen, pixels, read_cloud)
     cloud = read_cloud(last["cloud"])
     points = demo_pictures.write_ply(output / "cloud.ply", cloud)

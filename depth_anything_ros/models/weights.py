@@ -17,9 +17,10 @@ def check_licence(model: str, encoder: str, allow_noncommercial: bool) -> str:
     Raises:
         LicenceError: the weights are for non-commercial use only and `allow_noncommercial` is false.
     """
-    licence = lookup(model, encoder)[0].licence(encoder)
+    row, _ = lookup(model, encoder)
+    licence = row.licence(encoder)
     if "NC" in licence and not allow_noncommercial:
-        free = [name for name in lookup(model, encoder)[0].taps if "NC" not in lookup(model, encoder)[0].licence(name)]
+        free = [name for name in row.taps if "NC" not in row.licence(name)]
         raise LicenceError(
             f"the weights of model '{model}', encoder '{encoder}' are under {licence}: no commercial use. "
             f"Set allow_noncommercial to true if that is what you do, or take encoder {' or '.join(map(repr, free))}."

@@ -112,7 +112,7 @@ MODELS = {
     "demo": Model(
         METRIC,
         {"tiny": (1, 3, 5, 7)},
-        {"tiny": Weights("", "demo.safetensors", "Apache-2.0", 8)},
+        {"tiny": Weights("", "demo.safetensors", "Apache-2.0", 9)},
         max_depth=20.0,
         input_size=192,
         align_corners=False,
