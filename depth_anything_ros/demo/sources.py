@@ -11,9 +11,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
+from .families import HELD_OUT_SEED, PLACES, random_scene
+from .photograph import photograph
 from .raycast import render
-from .scenes import FAMILIES, HELD_OUT_SEED, Scene, View, drive, random_scene
+from .scenes import Scene, View, drive
 
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v"}
 _IMAGE = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -57,6 +60,20 @@ def open_source(source: str, max_width: int = 1280) -> Iterator[Shot]:
     return _from_images(files, max_width)
 
 
+def photographed_scene(seed: int, family: str | None, width: int, height: int) -> Shot:
+    """One procedural scene as a camera of its own sees it, with exact depth; see `families.random_scene`."""
+    scene, view = random_scene(seed, family)
+    seen = render(scene, view, width, height)
+    image = photograph(seen.rgb.permute(0, 3, 1, 2), torch.Generator().manual_seed(seed))
+    return _shot(image[0], seen.depth[0], view)
+
+
+def _shot(image: torch.Tensor, depth: torch.Tensor, view: View) -> Shot:
+    """From (3, H, W) in [0, 1] and depth (H, W)."""
+    rgb = np.ascontiguousarray((image * 255).byte().permute(1, 2, 0).numpy())
+    return Shot(rgb, depth.numpy(), float(view.focal) * rgb.shape[1])
+
+
 def render_scenes(
     seed: int,
     scenes: int,
@@ -65,27 +82,29 @@ def render_scenes(
     height: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Shot]:
-    """A short drive through each of several held-out scenes of all families: `scenes` x `frames` shots with exact depth.
+    """A short drive through each of several held-out scenes of all places: `scenes` x `frames` shots with exact depth.
 
     Scenes with something nearer than 2 m at the camera's height or above are passed over; a drive keeps 1.5 m.
     """
     shots: list[Shot] = []
     for index, (scene, view, room) in zip(range(scenes), _open_views(HELD_OUT_SEED + seed)):
         views = drive(view, frames, length=min(0.5, room - 1.5))
+        generator = torch.Generator().manual_seed(seed + index)
+        seen = []
         for frame in range(frames):
-            rgb, depth = render(scene, views.at(frame), width, height)
-            shots.append(Shot((rgb[0].numpy() * 255).astype(np.uint8), depth[0].numpy(), float(view.focal) * width))
+            seen.append(render(scene, views.at(frame), width, height))
             progress(index * frames + frame + 1, scenes * frames)
+        images = photograph(torch.cat([shot.rgb for shot in seen]).permute(0, 3, 1, 2), generator, one_camera=True)
+        shots += [_shot(image, shot.depth[0], view) for image, shot in zip(images, seen)]
     return shots
 
 
 def _open_views(first_seed: int) -> Iterator[tuple[Scene, View, float]]:
     """Scenes, family after family, with at least 2 m of room at the camera's height and above, and how much that is."""
-    for family, seed in zip(itertools.cycle(FAMILIES), itertools.count(first_seed)):
+    for family, seed in zip(itertools.cycle(PLACES), itertools.count(first_seed)):
         for attempt in itertools.count(seed, 1000):
             scene, view = random_scene(attempt, family)
-            _, depth = render(scene, view, 32, 24, shadows=False)
-            room = float(depth[0, :13].min())
+            room = float(render(scene, view, 32, 24, shadows=False).depth[0, :13].min())
             if room >= 2.0:
                 yield scene, view, room
                 break

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from timm.layers import SwiGLUPacked
-from timm.layers.hybrid_embed import HybridEmbed
+from timm.models.resnet import BasicBlock, downsample_conv
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -43,17 +43,46 @@ def resample_pos_embed(embed: torch.Tensor, old: tuple[int, int], new: tuple[int
     return torch.cat([token, grid.flatten(2).transpose(1, 2).to(token.dtype)], dim=1)
 
 
+class ConvStem(nn.Module):
+    """The convolutional first half of a hybrid ViT: residual stages at 1/4, 1/8 and 1/16 of the image.
+
+    As in DPT-Hybrid (Ranftl et al., ICCV 2021) the head takes its two fine levels from here and the ViT works on the
+    last: edges need not go through tokens, so that hours of training do what plain patches need days for.
+    """
+
+    def __init__(self, widths: tuple[int, int, int]):
+        super().__init__()
+        first = widths[0] // 2
+        self.first = nn.Sequential(
+            nn.Conv2d(3, first, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(first), nn.ReLU(inplace=True)
+        )
+        self.stages = nn.ModuleList(_stage(before, after) for before, after in zip((first, *widths), widths))
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """(B, 3, h, w) -> three maps (B, widths[i], h / s, w / s) with s = 4, 8, 16."""
+        maps = [self.first(images)]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        return maps[1:]
+
+
+def _stage(before: int, after: int) -> nn.Sequential:
+    """Two residual blocks of which the first halves the resolution."""
+    shortcut = downsample_conv(before, after, kernel_size=1, stride=2)
+    return nn.Sequential(BasicBlock(before, after, stride=2, downsample=shortcut), BasicBlock(after, after))
+
+
 def build_backbone(encoder: Encoder) -> DinoV2:
-    """A backbone with the names and shapes of the published DINOv2 state dicts (`conv_stem`: of our own)."""
+    """A backbone with the names and shapes of the published DINOv2 state dicts; with a stem it takes the stem's last map."""
     options = {}
     if encoder.swiglu:  # hidden size 4096, as packed gate and value: the published ViT-g
         options.update(mlp_ratio=2 * 8 / 3, mlp_layer=SwiGLUPacked, act_layer=nn.SiLU)
-    if encoder.conv_stem:
-        options.update(embed_layer=partial(HybridEmbed, backbone=_conv_stem(encoder), proj=False), patch_size=1)
+    height, width = encoder.train_size
+    if encoder.stem:
+        options.update(img_size=(height // encoder.patch, width // encoder.patch), patch_size=1, in_chans=encoder.width)
     else:
-        options.update(patch_size=encoder.patch)
+        options.update(img_size=(height, width), patch_size=encoder.patch)
     return DinoV2(
-        img_size=encoder.train_size,
         embed_dim=encoder.width,
         depth=encoder.depth,
         num_heads=encoder.heads,
@@ -64,12 +93,3 @@ def build_backbone(encoder: Encoder) -> DinoV2:
         dynamic_img_size=True,
         **options,
     )
-
-
-def _conv_stem(encoder: Encoder) -> nn.Module:
-    """Four stride-2 convolutions to 1/16 of the image: learns in an hour what plain patches need days for."""
-    widths = [encoder.width // 8, encoder.width // 4, encoder.width // 2]
-    layers: list[nn.Module] = []
-    for before, after in zip([3, *widths], widths):
-        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.GELU()]
-    return nn.Sequential(*layers, nn.Conv2d(widths[-1], encoder.width, 3, stride=2, padding=1))

@@ -57,24 +57,28 @@ class Scratch(nn.Module):
 
 
 class DPTHead(nn.Module):
-    """Four levels of tokens -> one value per pixel, before the last activation."""
+    """Four levels of the encoder -> one value per pixel, before the last activation.
 
-    def __init__(self, width: int, features: int, out_channels: tuple[int, int, int, int]):
+    Args:
+        width: channels of the ViT's tokens.
+        features: channels of the fusion blocks.
+        out_channels: channels of the four levels after their projection.
+        stem: channels of the two fine levels where they come from a convolutional stem and have 4 and 2 times the
+            resolution of the token grid already.
+    """
+
+    def __init__(self, width: int, features: int, out_channels: tuple[int, int, int, int], stem: tuple[int, int] | None = None):
         super().__init__()
-        self.projects = nn.ModuleList(nn.Conv2d(width, channels, 1) for channels in out_channels)
-        c = out_channels
-        self.resize_layers = nn.ModuleList(
-            [
-                nn.ConvTranspose2d(c[0], c[0], 4, stride=4),
-                nn.ConvTranspose2d(c[1], c[1], 2, stride=2),
-                nn.Identity(),
-                nn.Conv2d(c[3], c[3], 3, stride=2, padding=1),
-            ]
-        )
+        c, inputs = out_channels, (*(stem or (width, width)), width, width)
+        self.projects = nn.ModuleList(nn.Conv2d(before, after, 1) for before, after in zip(inputs, c))
+        enlarge = [nn.ConvTranspose2d(c[0], c[0], 4, stride=4), nn.ConvTranspose2d(c[1], c[1], 2, stride=2)]
+        if stem:
+            enlarge = [nn.Identity(), nn.Identity()]
+        self.resize_layers = nn.ModuleList([*enlarge, nn.Identity(), nn.Conv2d(c[3], c[3], 3, stride=2, padding=1)])
         self.scratch = Scratch(out_channels, features)
 
     def forward(self, levels: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
-        """Four (B, width, h, w) token grids and the network input's (height, width) -> (B, height, width)."""
+        """Four levels (B, channels, h, w) and the network input's (height, width) -> (B, height, width)."""
         scratch = self.scratch
         # 1. Reassemble: each level to its own number of channels and its own resolution (4, 2, 1 and 1/2 of the grid).
         pyramid = [resize(project(x)) for x, project, resize in zip(levels, self.projects, self.resize_layers)]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .backbone import build_backbone
+from .backbone import ConvStem, build_backbone
 from .dpt import DPTHead
 from .errors import ModelError
 from .zoo import METRIC, Encoder, Model
@@ -20,11 +20,12 @@ class DepthNetwork(nn.Module):
         patch: both sides of every input are a multiple of it, in pixels.
     """
 
-    def __init__(self, model: Model, encoder: Encoder, taps: tuple[int, int, int, int]):
+    def __init__(self, model: Model, encoder: Encoder, taps: tuple[int, ...]):
         super().__init__()
         self.kind, self.max_depth, self.taps, self.patch = model.kind, model.max_depth, list(taps), encoder.patch
+        self.stem = ConvStem((*encoder.stem, encoder.width)) if encoder.stem else None
         self.pretrained = build_backbone(encoder)
-        self.depth_head = DPTHead(encoder.width, encoder.features, encoder.out_channels)
+        self.depth_head = DPTHead(encoder.width, encoder.features, encoder.out_channels, encoder.stem)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Depth or inverse depth at the resolution of the input.
@@ -35,8 +36,7 @@ class DepthNetwork(nn.Module):
         Returns:
             (B, h, w) float32: metres if `kind` is "metric", else unitless inverse depth >= 0.
         """
-        size = tuple(images.shape[-2:])
-        levels = [token_grid(patch, size, self.patch) for patch, _ in self.features(images)]
+        size, levels = tuple(images.shape[-2:]), self.levels(images)
         # The head stays in float32 even under autocast: half precision there shows as black pixels (inf) and as steps.
         with torch.autocast(images.device.type, enabled=False):
             values = self.depth_head([level.float() for level in levels], size)
@@ -44,21 +44,34 @@ class DepthNetwork(nn.Module):
             return torch.sigmoid(values) * self.max_depth
         return torch.relu(values)
 
+    def levels(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """What the head is given: four maps (B, C, h, w), fine ones first. Arguments and errors as of `features`."""
+        self._check(images)
+        *fine, last = self.stem(images) if self.stem else [images]
+        return fine + [token_grid(patch, tuple(images.shape[-2:]), self.patch) for patch, _ in self._taps(last)]
+
     def features(self, images: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """The encoder's four levels that the head uses, each after the final LayerNorm.
+        """The levels of the ViT that the head uses, each after the final LayerNorm.
 
         Args:
             images: as in `forward`.
 
         Returns:
-            Four pairs of patch tokens (B, N, C), row-major, and class token (B, C). `token_grid` lays them out in 2-D.
+            Four pairs (two behind a convolutional stem) of patch tokens (B, N, C), row-major, and class token (B, C).
+            `token_grid` lays them out in 2-D.
 
         Raises:
             ModelError: a side of the image is not a multiple of the patch.
         """
+        self._check(images)
+        return self._taps(self.stem(images)[-1] if self.stem else images)
+
+    def _check(self, images: torch.Tensor) -> None:
         height, width = images.shape[-2:]
         if height % self.patch or width % self.patch:
             raise ModelError(f"the network takes sides that are multiples of {self.patch}, got {width}x{height}")
+
+    def _taps(self, images: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         levels = self.pretrained.forward_intermediates(
             images, indices=self.taps, norm=True, output_fmt="NLC", return_prefix_tokens=True, intermediates_only=True
         )

@@ -29,11 +29,11 @@ class Encoder:
     patch: int = 14
     train_size: tuple[int, int] = (518, 518)  # (height, width) of the images that the position embedding was trained at
     swiglu: bool = False
-    conv_stem: bool = False
+    stem: tuple[int, int] | None = None  # widths at 1/4 and 1/8 of the image of a convolutional stem before the ViT
 
 
 ENCODERS = {
-    "tiny": Encoder(192, 8, 3, 32, (24, 48, 96, 192), patch=16, train_size=(192, 256), conv_stem=True),
+    "tiny": Encoder(192, 6, 3, 48, (48, 96, 192, 192), patch=16, train_size=(192, 256), stem=(48, 96)),
     "vits": Encoder(384, 12, 6, 64, (48, 96, 192, 384)),
     "vitb": Encoder(768, 12, 12, 128, (96, 192, 384, 768)),
     "vitl": Encoder(1024, 24, 16, 256, (256, 512, 1024, 1024)),
@@ -111,8 +111,8 @@ MODELS = {
     ),
     "demo": Model(
         METRIC,
-        {"tiny": (1, 3, 5, 7)},
-        {"tiny": Weights("", "demo.safetensors", "Apache-2.0", 9)},
+        {"tiny": (3, 5)},
+        {"tiny": Weights("", "demo.safetensors", "Apache-2.0", 11)},
         max_depth=20.0,
         input_size=192,
         align_corners=False,
