@@ -35,6 +35,7 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         (f"share/{NAME}/launch", glob("launch/*.launch.py")),
         (f"share/{NAME}/config", glob("config/*.yaml")),
+        (f"share/{NAME}/config/robots", glob("config/robots/*.yaml")),
         (f"share/{NAME}/rviz", glob("rviz/*.rviz")),
     ],
     zip_safe=False,

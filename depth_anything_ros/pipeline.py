@@ -24,10 +24,12 @@ class Frame:
     Attributes:
         rgb: (H, W, 3) uint8, RGB.
         camera: the calibration of exactly this image, or None if there is no valid one.
+        covered: (H, W) bool, False where a rectified image shows nothing; None: everywhere is something.
     """
 
     rgb: np.ndarray
     camera: Camera | None = None
+    covered: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,20 @@ class DepthRange:
     far: float
 
 
-def refine(prediction: Prediction, valid: DepthRange) -> torch.Tensor | None:
-    """Metres at the image's size, (H, W) float32 along z with NaN outside the valid range; None for relative output.
+def refine(prediction: Prediction, valid: DepthRange, covered: np.ndarray | None = None) -> torch.Tensor | None:
+    """Metres at the image's size, (H, W) float32 along z, NaN outside the valid range and where the image shows nothing.
+
+    None for relative output.
 
     Relative output has no metres in it, and none are invented here.
     """
     if prediction.kind != METRIC:
         return None
     depth = prediction.resized()
-    return torch.where((depth >= valid.near) & (depth <= valid.far), depth, torch.nan)
+    good = (depth >= valid.near) & (depth <= valid.far)
+    if covered is not None:
+        good &= torch.from_numpy(covered).to(depth.device)
+    return torch.where(good, depth, torch.nan)
 
 
 @dataclass(frozen=True)
@@ -73,12 +80,17 @@ class Outputs:
         relative_range: AdaptiveRange,
     ):
         self._frame, self._prediction, self._color, self._relative_range = frame, prediction, color, relative_range
-        self._metres = refine(prediction, valid)
+        self._metres = refine(prediction, valid, frame.covered)
 
     @property
     def is_metric(self) -> bool:
         """Whether there are metres."""
         return self._metres is not None
+
+    @property
+    def rgb(self) -> np.ndarray:
+        """(H, W, 3) uint8: the view that depth belongs to."""
+        return self._frame.rgb
 
     @cached_property
     def depth(self) -> np.ndarray:

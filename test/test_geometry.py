@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 from sensor_msgs.msg import CameraInfo
-from std_msgs.msg import Header
 
 from depth_anything_ros.geometry import AdaptiveRange, Camera, CameraError, colorize, unproject
-from depth_anything_ros.messages.camera_info import camera_from_info, info_of_depth
+from depth_anything_ros.messages.camera_info import camera_from_info, view_of
 
 DISTORTED = {  # go2's front camera; a rational and a fisheye lens of the usual strength
     "plumb_bob": (-0.3546, 0.1265, 0.0009, -0.0006, -0.0203),
@@ -89,13 +88,13 @@ def test_raw_images_are_described_by_k_and_d_and_rectified_ones_by_p():
 
 def test_crop_and_binning_are_taken_into_the_numbers():
     """A full-resolution pixel u is ((u - x_offset) / binning) in the image: the ray through it must stay the same."""
-    message = info(width=1280, height=960, binning_x=2, binning_y=2, d=[])
+    message = info(width=1280, height=960, binning_x=2, binning_y=2)
     message.roi.x_offset, message.roi.y_offset, message.roi.width, message.roi.height = 100, 60, 800, 600
     camera = camera_from_info(message, 400, 300, rectified=False)
     u, v = 700.0, 360.0
     assert ((u - 100) / 2 - camera.cx) / camera.fx == pytest.approx((u - 320) / 500)
     assert ((v - 60) / 2 - camera.cy) / camera.fy == pytest.approx((v - 240) / 501)
-    out = info_of_depth(Header(), message, camera, rectified=False)
+    out = view_of(message, 400, 300, "rays").info
     assert (out.width, out.height, out.binning_x, out.roi.width) == (400, 300, 0, 0)
     assert (out.p[0], out.p[2], out.p[5], out.p[6]) == (200, 105, 201, 85)
 
@@ -103,8 +102,7 @@ def test_crop_and_binning_are_taken_into_the_numbers():
 def test_a_projection_that_is_no_calibration_is_not_passed_on():
     for p0 in (0.0, 1.0, float("nan")):
         message = info(p=[p0, 0.0, 310.0, 0.0, 0.0, p0, 230.0, 0.0, 0.0, 0.0, 1.0, 0.0])
-        camera = camera_from_info(message, 640, 480, rectified=False)
-        assert info_of_depth(Header(), message, camera, rectified=False).p[0] == 500  # K's
+        assert view_of(message, 640, 480, "rays").info.p[0] == 500  # K's
 
 
 def test_camera_info_of_another_size_is_refused_with_both_sizes():

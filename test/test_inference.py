@@ -86,7 +86,7 @@ def test_a_batch_equals_its_images_one_by_one(checkpoint):
     images = [picture(160, 120, seed) for seed in range(3)]
     for rgb, prediction in zip(images, estimator.predict_batch(images)):
         np.testing.assert_allclose(prediction.values, estimator.predict(rgb).values, atol=1e-4)
-    with pytest.raises(ImageError, match="one size"):
+    with pytest.raises(ImageError, match="one network_size"):
         estimator.predict_batch([images[0], picture(120, 160)])
 
 

@@ -57,21 +57,6 @@ def test_cloud_depth_and_camera_info_agree_to_a_millimetre(camera):
     np.testing.assert_array_equal(packed[..., 2::-1], picture(seed=3))
 
 
-def test_a_distorted_camera_gives_a_cloud_that_projects_back_onto_its_pixels(camera):
-    """OpenCV's projection with the D that was sent is the independent half."""
-    d = [-0.3546, 0.1265, 0.0009, -0.0006, -0.0203]
-    stamp = camera.send(picture(), edit_info=bad(d=d))
-    out = camera.expect("depth/camera_info", stamp)
-    assert list(out.d) == d and out.distortion_model == "plumb_bob"
-    cloud = read_with_numpy(camera.expect("depth/points", stamp))
-    v, u = np.nonzero(np.isfinite(cloud["z"]))
-    assert len(u) > 0.9 * 320 * 240
-    points = np.stack([cloud[axis][v, u] for axis in "xyz"], -1).astype(np.float64)
-    k = np.array(camera_info(Header(), 320, 240).k).reshape(3, 3)
-    pixels = cv2.projectPoints(points, np.zeros(3), np.zeros(3), k, np.array(d))[0].reshape(-1, 2)
-    assert np.abs(pixels - np.stack([u, v], -1)).max() < 0.12
-
-
 def test_depth_outside_of_the_range_is_invalid_everywhere(camera):
     free = depth_of(camera.expect("depth/image", camera.send(picture(seed=1))))
     near, far = np.nanpercentile(free, (30, 70))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 import zipfile
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import yaml
 from ros import DepthProcess, bench
 
 import depth_anything_ros
-from depth_anything_ros.node.parameters import TABLE
+from depth_anything_ros.node.parameters import CAMERA_TABLE, TABLE
 from depth_anything_ros.node.process import use_large_shared_memory
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -28,12 +29,14 @@ def test_depth_yaml_lists_every_parameter_with_its_default_and_when_it_may_chang
     flat = {}
     for name, value in parameters.items():
         flat |= {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
-    assert flat == {row.name: row.default for row in TABLE}
+    table = [*TABLE, *(replace(row, name=f"camera.{row.name}") for row in CAMERA_TABLE)]
+    assert flat == {row.name: row.default for row in table}
     lines = text.splitlines()
-    for row in TABLE:
-        at = next(i for i, line in enumerate(lines) if line.strip().startswith(row.name.split(".")[-1] + ":"))
-        if "." in row.name:
-            at = max(i for i, line in enumerate(lines) if line.strip().startswith(row.name.split(".")[-1] + ":"))
+    for row in table:
+        *group, key = row.name.split(".")
+        begin = lines.index(f"    {group[0]}:") if group else 0
+        indent = " " * (6 if group else 4)
+        at = next(i for i, line in enumerate(lines) if i >= begin and line.startswith(f"{indent}{key}:"))
         comment = []
         while lines[at - 1].strip().startswith("#"):
             at -= 1
@@ -136,9 +139,8 @@ def test_the_launch_files_choices_are_the_tables():
     """The launch file keeps its own lists: the Python that runs `ros2 launch` need not have torch."""
     module = ast.parse((REPOSITORY / "launch" / "depth.launch.py").read_text())
     lists = next(item.value for item in module.body if isinstance(item, ast.Assign) and item.targets[0].id == "CHOICES")
-    choices = {
-        key.value: ast.literal_eval(value) for key, value in zip(lists.keys, lists.values) if isinstance(value, ast.List)
-    }
+    rows = {key.value: value for key, value in zip(lists.keys, lists.values)}
+    choices = {name: ast.literal_eval(rows[name]) for name in ("model", "encoder")}
     table = {row.name: row.choices for row in TABLE}
     assert set(choices["model"]) == {"", *table["model"]} and set(choices["encoder"]) == set(table["encoder"])
 

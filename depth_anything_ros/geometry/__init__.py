@@ -1,8 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Camera model, clouds and colour on torch tensors. No ROS."""
+"""Camera model, rectification, clouds and colour. No ROS."""
 
-from .camera import Camera, CameraError
+from .camera import Camera, CameraError, UncalibratedError
 from .cloud import POINT_STEP, pack_cloud, unproject
 from .color import COLORMAPS, AdaptiveRange, colorize
+from .rectify import ROTATIONS, Rectification, ideal_camera, rotate
 
-__all__ = ["COLORMAPS", "POINT_STEP", "AdaptiveRange", "Camera", "CameraError", "colorize", "pack_cloud", "unproject"]
+__all__ = [
+    "COLORMAPS",
+    "POINT_STEP",
+    "ROTATIONS",
+    "AdaptiveRange",
+    "Camera",
+    "CameraError",
+    "Rectification",
+    "UncalibratedError",
+    "colorize",
+    "ideal_camera",
+    "pack_cloud",
+    "rotate",
+    "unproject",
+]

@@ -20,6 +20,10 @@ class CameraError(ValueError):
     """A calibration that cannot be true; the message says which value and what to do."""
 
 
+class UncalibratedError(CameraError):
+    """Zeros or placeholders where a calibration should be: nobody has calibrated this camera."""
+
+
 @dataclass(frozen=True)
 class Camera:
     """Intrinsics in pixels of an image of `width` x `height`; pixel centres lie at whole coordinates.
@@ -48,11 +52,11 @@ class Camera:
         if self.model == PINHOLE and any(self.distortion):
             raise CameraError("distortion coefficients without a distortion model: name the model, such as plumb_bob")
         if self.fx == 0 and self.fy == 0:
-            raise CameraError(
+            raise UncalibratedError(
                 "K is all zero, which means uncalibrated: calibrate the camera, or give its driver a calibration file"
             )
         if self.fx <= 1 or self.fy <= 1:
-            raise CameraError(
+            raise UncalibratedError(
                 f"the focal length is {self.fx:g} x {self.fy:g} pixels, a placeholder: calibrate the camera, or give its "
                 "driver a calibration file"
             )

@@ -88,19 +88,19 @@ class DepthEstimator:
         return self.predict_batch([rgb])[0]
 
     def predict_batch(self, images: Sequence[np.ndarray]) -> list[Prediction]:
-        """Predictions for several images of one size, in one pass through the network.
+        """Predictions for several images, in one pass through the network.
 
         Raises:
-            ImageError: not (H, W, 3) uint8, or of different sizes.
+            ImageError: not (H, W, 3) uint8, or not all of one `network_size`.
             InferenceError: the output is not finite, or the device failed.
         """
         for rgb in images:
             if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
                 raise ImageError(f"expected (H, W, 3) uint8 RGB, got {rgb.shape} {rgb.dtype}")
-            if rgb.shape != images[0].shape:
-                raise ImageError(f"a batch takes images of one size, got {rgb.shape} beside {images[0].shape}")
-        height, width = images[0].shape[:2]
-        size = self.network_size(width, height)
+        sizes = {self.network_size(rgb.shape[1], rgb.shape[0]) for rgb in images}
+        if len(sizes) != 1:
+            raise ImageError(f"a batch takes images of one network_size, got {', '.join(map(str, sorted(sizes)))}")
+        size = sizes.pop()
         batch = torch.from_numpy(np.stack([preprocess(rgb, size) for rgb in images]))
         dtype = PRECISIONS[self.precision]
         try:
@@ -114,7 +114,7 @@ class DepthEstimator:
         if not finite:
             raise InferenceError(f"{self.model}/{self.encoder} gave NaN or Inf in {self.precision}; try precision fp32 or bf16")
         row = lookup(self.model, self.encoder)[0]
-        return [Prediction(grid, row.kind, (height, width), row.align_corners) for grid in values]
+        return [Prediction(grid, row.kind, rgb.shape[:2], row.align_corners) for grid, rgb in zip(values, images)]
 
 
 def choose_device(name: str) -> torch.device:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,6 +30,14 @@ class Prediction:
     def values(self) -> np.ndarray:
         """(h, w) float32 at the network's grid, on the CPU."""
         return self.tensor.cpu().numpy()
+
+    def turned(self, degrees: int) -> Prediction:
+        """The prediction of the image as it was before it was turned clockwise by `degrees` (a multiple of 90)."""
+        if not degrees:
+            return self
+        height, width = self.image_size
+        size = (height, width) if degrees % 180 == 0 else (width, height)
+        return replace(self, tensor=torch.rot90(self.tensor, degrees // 90), image_size=size)
 
     def at_image_size(self) -> np.ndarray:
         """(H, W) float32 at the size of the image, enlarged bilinearly, on the CPU."""

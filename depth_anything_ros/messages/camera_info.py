@@ -4,11 +4,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import lru_cache
 
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-from ..geometry import Camera, CameraError
+from ..geometry import Camera, CameraError, Rectification, ideal_camera
+
+RECTIFY = ("auto", "true", "false", "rays")
+
+
+@dataclass(frozen=True)
+class View:
+    """What depth is computed on, and what describes it.
+
+    Attributes:
+        camera: of the depth image.
+        info: the depth image's own CameraInfo, without header.
+        rectification: how the image becomes the view; None: it is the view.
+    """
+
+    camera: Camera
+    info: CameraInfo
+    rectification: Rectification | None = None
 
 
 def image_size(info: CameraInfo) -> tuple[int, int]:
@@ -63,17 +82,60 @@ def info_of_camera(header: Header, camera: Camera) -> CameraInfo:
     return info
 
 
-def info_of_depth(header: Header, info: CameraInfo, camera: Camera, rectified: bool) -> CameraInfo:
-    """The CameraInfo of a depth image, from that of its input: crop, binning and rectification are already in its numbers.
+def view_of(
+    info: CameraInfo, width: int, height: int, rectify: str = "auto", rectified: bool = False, frame_id: str = ""
+) -> View:
+    """The view of an image of `width` x `height` in `frame_id`.
 
-    A raw input's own rectification (D, R and P) stays, so that consumers can rectify depth as they would the image.
+    Args:
+        rectify: "true": by D, R and P, as image_proc does; "rays": leave the image as it is, clouds follow the true rays of
+            its pixels; "false": the image is rectified already, whatever D says, and described by P; "auto": "false" if
+            `rectified`, else "true", but "rays" where the rectified view would be wider than 120 degrees.
+        rectified: whether the image's topic says that it is rectified.
+
+    Raises:
+        CameraError: as `camera_from_info`.
     """
-    result = info_of_camera(header, camera)
-    if not rectified:
-        bx, by = max(1, info.binning_x), max(1, info.binning_y)
-        p = list(info.p)
-        p[0], p[2], p[3] = p[0] / bx, (p[2] - info.roi.x_offset) / bx, p[3] / bx
-        p[5], p[6] = p[5] / by, (p[6] - info.roi.y_offset) / by
-        if all(math.isfinite(v) for v in (*p, *info.r)) and p[0] > 1 and p[5] > 1:
-            result.p, result.r = p, list(info.r)
+    already = rectify == "false" or (rectify == "auto" and rectified)
+    camera = camera_from_info(info, width, height, already, frame_id)
+    if camera.model and rectify in ("auto", "true"):
+        rectification = Rectification(camera, _target(info, camera), _rotation(info))
+        if rectify == "true" or not rectification.wide:
+            return View(rectification.target, info_of_camera(Header(), rectification.target), rectification)
+    if camera.model:
+        return View(camera, _info_of_distorted(info, camera))
+    return View(camera, info_of_camera(Header(), camera))
+
+
+@lru_cache(maxsize=16)
+def _ideal(camera: Camera) -> Camera:
+    return ideal_camera(camera)
+
+
+def _target(info: CameraInfo, camera: Camera) -> Camera:
+    """The camera of the rectified view: P, or where there is none, the largest view without empty corners."""
+    p = _projection(info)
+    return Camera(camera.width, camera.height, p[0], p[5], p[2], p[6]) if p else _ideal(camera)
+
+
+def _rotation(info: CameraInfo) -> tuple[float, ...]:
+    """R, or no rotation where there is no P that it would belong to."""
+    return tuple(float(v) for v in (info.r if _projection(info) else (1, 0, 0, 0, 1, 0, 0, 0, 1)))
+
+
+def _projection(info: CameraInfo) -> list[float] | None:
+    """P for the image at hand, crop and binning taken in; None if it (or R) is no calibration."""
+    bx, by = max(1, info.binning_x), max(1, info.binning_y)
+    p = [float(v) for v in info.p]
+    p[0], p[2], p[3] = p[0] / bx, (p[2] - info.roi.x_offset) / bx, p[3] / bx
+    p[5], p[6] = p[5] / by, (p[6] - info.roi.y_offset) / by
+    good = all(math.isfinite(v) for v in (*p, *info.r)) and p[0] > 1 and p[5] > 1 and any(info.r)
+    return p if good else None
+
+
+def _info_of_distorted(info: CameraInfo, camera: Camera) -> CameraInfo:
+    """The CameraInfo of depth on a distorted image: K and D; R and P stay, so that consumers can rectify depth, too."""
+    result, p = info_of_camera(Header(), camera), _projection(info)
+    if p:
+        result.p, result.r = p, list(info.r)
     return result

@@ -8,12 +8,14 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from .mailbox import Mailbox
-from .parameters import SettingsError
+from .parameters import CameraSettings, SettingsError
 from .statistics import Statistics
 
 _KEPT_INFOS = 32
@@ -37,16 +39,17 @@ class CameraInput:
     `qos_overrides.<topic>.subscription.reliability` and `.depth` overrule it.
 
     Attributes:
-        mailbox: the latest image that nobody has taken.
         topics: full names of `image`, `compressed` and `camera_info`.
         mismatch: which publisher cannot be met with the reliability that the user insists on; empty if all can.
     """
 
-    def __init__(self, node: LifecycleNode, transport: str, statistics: Statistics):
-        self.mailbox: Mailbox[Arrival] = Mailbox()
-        self.topics = _topics(node)
+    def __init__(
+        self, node: LifecycleNode, name: str, settings: CameraSettings, mailbox: Mailbox[Arrival], statistics: Statistics
+    ):
+        self.topics = _topics(node, name, settings)
         self.mismatch = ""
-        self._node, self._transport, self._statistics = node, transport, statistics
+        self._node, self._name, self._mailbox, self._statistics = node, name, mailbox, statistics
+        self._transport = settings.image_transport
         self._overrides = {name: _qos_overrides(node, topic) for name, topic in self.topics.items()}
         self._subscriptions: dict[str, tuple[object, QoSProfile]] = {}
         self._infos: deque[CameraInfo] = deque(maxlen=_KEPT_INFOS)
@@ -138,10 +141,13 @@ class CameraInput:
             self._node.destroy_subscription(self._subscriptions.pop(name)[0])
 
     def _on_image(self, cdr: bytes) -> None:
-        self._statistics.arrived(self.mailbox.put(Arrival(cdr, False, time.monotonic())))
+        self._leave(Arrival(cdr, False, time.monotonic()))
 
     def _on_compressed(self, cdr: bytes) -> None:
-        self._statistics.arrived(self.mailbox.put(Arrival(cdr, True, time.monotonic())))
+        self._leave(Arrival(cdr, True, time.monotonic()))
+
+    def _leave(self, arrival: Arrival) -> None:
+        self._statistics.arrived(self._mailbox.put(self._name, arrival))
 
     def _on_info(self, info: CameraInfo) -> None:
         with self._lock:
@@ -152,15 +158,24 @@ def _names(offers: list[ReliabilityPolicy]) -> str:
     return ", ".join(sorted(offer.name.lower() for offer in offers))
 
 
-def _topics(node: LifecycleNode) -> dict[str, str]:
-    """Full names. What is not remapped itself follows the image topic by image_transport's convention."""
-    topics = {name: node.resolve_topic_name(name) for name in ("image", "compressed", "camera_info")}
-    remapped = {name for name in topics if topics[name] != node.resolve_topic_name(name, only_expand=True)}
-    if "compressed" in remapped and "image" not in remapped:
+def _topics(node: LifecycleNode, camera: str, settings: CameraSettings) -> dict[str, str]:
+    """Full names. What is neither set nor remapped follows the image topic by image_transport's convention."""
+    topics, known = {}, set()
+    for name in ("image", "compressed", "camera_info"):
+        asked = getattr(settings, name) or (f"{camera}/{name}" if camera else name)
+        try:
+            validate_topic_name(asked)
+            topics[name] = node.resolve_topic_name(asked)
+            remapped = topics[name] != node.resolve_topic_name(asked, only_expand=True)
+        except InvalidTopicNameException as error:
+            raise SettingsError(f"{camera or 'camera'}.{name}: {str(error).splitlines()[0]}") from error
+        if getattr(settings, name) or remapped:
+            known.add(name)
+    if "compressed" in known and "image" not in known:
         topics["image"] = topics["compressed"].removesuffix("/compressed")
-    if "compressed" not in remapped:
+    if "compressed" not in known:
         topics["compressed"] = topics["image"] + "/compressed"
-    if "camera_info" not in remapped:
+    if "camera_info" not in known:
         topics["camera_info"] = topics["image"].rsplit("/", 1)[0] + "/camera_info"
     return topics
 

@@ -22,13 +22,13 @@ from rclpy.parameter import Parameter
 from ..messages.bridge import choose_decoder
 from ..models import METRIC, MODELS
 from . import parameters
-from .camera_input import CameraInput
+from .camera_input import Arrival
 from .diagnostics import diagnose
+from .mailbox import Mailbox
 from .network_slot import NetworkSlot
 from .parameters import Settings
 from .process import keep_large_buffers, make_deterministic, spin, use_large_shared_memory
-from .publications import Publications
-from .statistics import Statistics
+from .stream import CameraStream
 from .worker import Worker
 
 _HOUSEKEEPING_PERIOD = 0.2  # seconds
@@ -56,13 +56,12 @@ class DepthNode(LifecycleNode):
         parameters.declare(self)
         self._state = "unconfigured"
         self._settings: Settings | None = None
-        self._statistics = Statistics()
         self._network = NetworkSlot(self.get_logger().info)
-        self._source: CameraInput | None = None
-        self._publications: Publications | None = None
+        self._streams: dict[str, CameraStream] = {}
+        self._mailbox: Mailbox[Arrival] = Mailbox()
         self._worker: Worker | None = None
         self._failure = ""
-        self._parameters_changed = self._restoring = self._silent = False
+        self._parameters_changed = self._restoring = False
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.add_on_set_parameters_callback(self._check_parameters)
         wall = Clock(clock_type=ClockType.STEADY_TIME)  # house is kept while simulated time stands still, too
@@ -76,7 +75,8 @@ class DepthNode(LifecycleNode):
         """Check everything that can be checked at once, announce the topics, start to load the network."""
         try:
             self._settings = parameters.read(self)
-            self._source = CameraInput(self, self._settings.image_transport, self._statistics)
+            for name, camera in self._settings.cameras.items():
+                self._streams[name] = CameraStream(self, name, camera, self._mailbox)
         except ValueError as error:
             self._release()
             self._fail(f"cannot configure: {error}")
@@ -85,7 +85,6 @@ class DepthNode(LifecycleNode):
         if self._settings.malloc_tuning:
             keep_large_buffers()
         make_deterministic(self._settings.deterministic)
-        self._publications = Publications(self)
         self._request_network()
         self._state = "inactive"
         return TransitionCallbackReturn.SUCCESS
@@ -98,13 +97,14 @@ class DepthNode(LifecycleNode):
             self.get_logger().error(f"cannot activate: {self._network.error} ({hint})")
             return TransitionCallbackReturn.FAILURE
         self._failure = ""
-        self._statistics.reset()
-        self._source.refresh()
+        self._mailbox.take(timeout=0)  # what came before is stale
+        for stream in self._streams.values():
+            stream.start()
+            self.get_logger().info(f"reading {stream.source.image_topic} and {stream.source.topics['camera_info']}")
         decoder = functools.partial(self._choose_decoder, self._settings.image_bridge)
-        self._worker = Worker(self._source, self._network, self._publications, self._statistics, self.get_logger())
+        self._worker = Worker(self._streams, self._mailbox, self._network, self.get_logger())
         self._worker.start(decoder)
-        self._state, self._silent = "active", False
-        self.get_logger().info(f"reading {self._source.image_topic} and {self._source.topics['camera_info']}")
+        self._state = "active"
         return super().on_activate(state)
 
     @_transition
@@ -144,38 +144,50 @@ class DepthNode(LifecycleNode):
             if not self._worker.stop():
                 self.get_logger().error("the worker does not answer: a frame hangs in the network")
             self._worker = None
-        if self._source:
-            self._source.close()
+        for stream in self._streams.values():
+            stream.source.close()
 
     def _release(self) -> None:
         self._stop_work()
         self._network.clear()
-        if self._publications:
-            self._publications.close()
-        self._source = self._publications = self._settings = None
+        for stream in self._streams.values():
+            stream.close()
+        self._streams, self._settings = {}, None
 
     # -- housekeeping, on the spinning thread -------------------------------------------------------------------
 
     def _keep_house(self) -> None:
         try:
             if self._state == "active":
-                self._source.refresh()
-                self._notice_silence()
+                for stream in self._streams.values():
+                    stream.source.refresh()
+                    self._notice_silence(stream)
             if self._settings:
                 self._apply_parameters()
                 self._notice_failures()
         except Exception as error:
-            if self._statistics.problem("internal error", f"{type(error).__name__}: {error}"):
-                self.get_logger().error(f"housekeeping failed: {type(error).__name__}: {error}")
+            self._problem("internal error", f"housekeeping failed: {type(error).__name__}: {error}")
 
-    def _notice_silence(self) -> None:
-        """One line when no images come, one when they come again."""
-        silent = self._statistics.silence > self._settings.no_image_timeout
-        if silent and not self._silent:
-            self.get_logger().warning(f"no images: {self._source.describe_publishers()}")
-        elif self._silent and not silent:
-            self.get_logger().info(f"images from {self._source.image_topic}")
-        self._silent = silent
+    def _problem(self, kind: str, text: str) -> None:
+        """Something that concerns all cameras: counted for each, logged once."""
+        if any([stream.statistics.problem(kind, text) for stream in self._streams.values()]):
+            self.get_logger().error(text)
+
+    def _notice_silence(self, stream: CameraStream) -> None:
+        """One line when no images come, one when they come again; and one about a frame that is not optical."""
+        silent = stream.statistics.silence > self._settings.no_image_timeout
+        name = f"{stream.name}: " if stream.name else ""
+        if silent and not stream.silent:
+            self.get_logger().warning(f"{name}no images: {stream.source.describe_publishers()}")
+        elif stream.silent and not silent:
+            self.get_logger().info(f"{name}images from {stream.source.image_topic}")
+        stream.silent = silent
+        if not stream.optical and not stream.warned:
+            stream.warned = True
+            self.get_logger().warning(
+                f"{name}frame_id '{stream.frame_id}' is not optical by its name; if its x axis points forward, clouds will "
+                f"stand upright: set {stream.name or 'camera'}.frame_id to the optical frame"
+            )
 
     def _notice_failures(self) -> None:
         """A network that cannot be had, or that fails again and again, deactivates the node."""
@@ -196,8 +208,7 @@ class DepthNode(LifecycleNode):
         try:
             self._settings = parameters.read(self)
         except ValueError as error:  # a file that vanished since: what runs keeps running
-            self._statistics.problem("parameters", str(error))
-            self.get_logger().error(f"parameters not applied: {error}")
+            self._problem("parameters", f"parameters not applied: {error}")
             return
         self._request_network()
 
@@ -220,8 +231,7 @@ class DepthNode(LifecycleNode):
     def _restore_parameters(self) -> None:
         """A network that was asked for could not be loaded: the old one runs on, and the parameters say so again."""
         error, good = self._network.error, self._network.running.settings
-        self._statistics.problem("network change", error)
-        self.get_logger().error(f"the network was not changed: {error}")
+        self._problem("network change", f"the network was not changed: {error}")
         if parameters.current(self) == self._network.requested.values:  # else something newer has been set
             self._restoring = True
             self.set_parameters_atomically([Parameter(name, value=value) for name, value in good.values.items()])
@@ -231,15 +241,17 @@ class DepthNode(LifecycleNode):
 
     def _check_parameters(self, changed: list[Parameter]) -> SetParametersResult:
         """Accept a change only if the whole would be valid."""
-        known = {row.name for row in parameters.TABLE}
-        changes = {parameter.name: parameter.value for parameter in changed if parameter.name in known}
-        if not changes or not self._settings or self._restoring:  # before configure, everything is checked by configure
+        if not self._settings or self._restoring:  # before configure, everything is checked by configure
             return SetParametersResult(successful=True)
-        now = parameters.current(self)
-        fixed = sorted(name for name in parameters.fixed_while_active() & changes.keys() if changes[name] != now[name])
+        fixed = parameters.fixed_while_active(self._settings.cameras)
+        fixed = sorted(p.name for p in changed if p.name in fixed and p.value != self.get_parameter(p.name).value)
         if fixed:
             reason = f"{', '.join(fixed)}: only before the node is configured (clean it up first)"
             return SetParametersResult(successful=False, reason=reason)
+        known = {row.name for row in parameters.TABLE}
+        changes = {parameter.name: parameter.value for parameter in changed if parameter.name in known}
+        if not changes:
+            return SetParametersResult(successful=True)
         try:
             parameters.read(self, changes)
         except (ValueError, TypeError) as error:
@@ -253,9 +265,8 @@ class DepthNode(LifecycleNode):
         return decoder
 
     def _publish_diagnostics(self) -> None:
-        source = self._source if self._state == "active" else None
         name = self.get_fully_qualified_name().lstrip("/")
-        array = diagnose(name, self._state, self._settings, self._network, source, self._statistics, self._failure)
+        array = diagnose(name, self._state, self._settings, self._network, self._streams.values(), self._failure)
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state of the node as a diagnostic status that says what is wrong in words."""
+"""The state of the node as a diagnostic status for each camera that says what is wrong in words."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from ..models import MODELS
-from .camera_input import CameraInput
 from .network_slot import NetworkSlot
 from .parameters import Settings
-from .statistics import Statistics
+from .stream import CameraStream
 
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -19,17 +20,15 @@ def diagnose(
     state: str,
     settings: Settings | None,
     network: NetworkSlot,
-    source: CameraInput | None,
-    statistics: Statistics,
+    streams: Collection[CameraStream],
     failure: str,
 ) -> DiagnosticArray:
-    """One status named `<node>: depth`; the caller stamps and publishes it."""
-    level, message = _judge(state, settings, network, source, statistics, failure)
-    values = {"state": state}
+    """One status named `<node>: depth`, with several cameras `<node>: depth <camera>`; the caller stamps and publishes it."""
+    common = {"state": state}
     if settings:
         running = network.running
         asked = running.settings.network if running else settings.network
-        values |= {
+        common |= {
             "model": asked.model,
             "encoder": asked.encoder,
             "input size": str(running.estimator.input_size if running else asked.input_size),
@@ -39,19 +38,30 @@ def diagnose(
             "licence": MODELS[asked.model].licence(asked.encoder),
             "network": "loading" if network.loading else "ready" if running else "none",
         }
-    if source:
-        values |= {
-            "image topic": source.image_topic,
-            "camera_info topic": source.topics["camera_info"],
-            "qos mismatch": source.mismatch,
-        }
-    values |= statistics.report()
-    status = DiagnosticStatus(level=level, name=f"{name}: depth", message=message, hardware_id=values.get("image topic", ""))
-    status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
-    return DiagnosticArray(status=[status])
+    array = DiagnosticArray()
+    for stream in streams or (None,):
+        level, message = _judge_node(state, network, failure) or _judge_camera(stream, settings, network)
+        values = common | (_describe(stream) if stream else {})
+        title = f"{name}: depth {stream.name if stream else ''}".rstrip()
+        status = DiagnosticStatus(level=level, name=title, message=message, hardware_id=values.get("image topic", ""))
+        status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+        array.status.append(status)
+    return array
 
 
-def _judge(state, settings, network, source, statistics, failure):
+def _describe(stream: CameraStream) -> dict[str, str]:
+    return {
+        "image topic": stream.source.image_topic,
+        "camera_info topic": stream.source.topics["camera_info"],
+        "calibration": stream.calibration,
+        "frame_id": stream.frame_id + ("" if stream.optical else " (not optical by its name)"),
+        "qos mismatch": stream.source.mismatch,
+        **stream.statistics.report(),
+    }
+
+
+def _judge_node(state: str, network: NetworkSlot, failure: str) -> tuple[bytes, str] | None:
+    """What is wrong with the node as a whole."""
     if failure:
         return _ERROR, failure
     if network.error:
@@ -60,10 +70,15 @@ def _judge(state, settings, network, source, statistics, failure):
         return _WARN, f"not active ({state})"
     if network.running is None:
         return _WARN, "loading the network"
-    if source and source.mismatch:
-        return _WARN, source.mismatch
-    if source and statistics.silence > settings.no_image_timeout:
-        return _WARN, f"no image for {statistics.silence:.0f} s: {source.describe_publishers()}"
+    return None
+
+
+def _judge_camera(stream: CameraStream, settings: Settings, network: NetworkSlot) -> tuple[bytes, str]:
+    statistics = stream.statistics
+    if stream.source.mismatch:
+        return _WARN, stream.source.mismatch
+    if statistics.silence > settings.no_image_timeout:
+        return _WARN, f"no image for {statistics.silence:.0f} s: {stream.source.describe_publishers()}"
     if statistics.troubled:
         return _WARN, statistics.last_problem
     return _OK, "loading another network" if network.loading else "running"

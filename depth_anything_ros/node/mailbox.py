@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One slot between the thread that receives and the thread that works: the latest wins, nothing queues up."""
+"""Slots between the thread that receives and the thread that works: the latest wins, nothing queues up."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ T = TypeVar("T")
 
 
 class Mailbox(Generic[T]):
-    """Holds at most one item. Neither side ever waits for the other's work."""
+    """Holds at most one item of each sender. Neither side ever waits for the other's work."""
 
     def __init__(self):
         self._condition = threading.Condition()
-        self._item: T | None = None
+        self._items: dict[str, T] = {}
 
-    def put(self, item: T) -> bool:
-        """Leave an item; True if an older one that nobody had taken was dropped for it."""
+    def put(self, sender: str, item: T) -> bool:
+        """Leave an item; True if an older one of this sender that nobody had taken was dropped for it."""
         with self._condition:
-            dropped = self._item is not None
-            self._item = item
+            dropped = sender in self._items
+            self._items[sender] = item
             self._condition.notify()
         return dropped
 
-    def take(self, timeout: float) -> T | None:
-        """The item, once there is one; None after `timeout` seconds."""
+    def take(self, timeout: float) -> dict[str, T]:
+        """All items, by sender, once there is one; empty after `timeout` seconds.
+
+        Everybody's item is taken each time: no sender can starve another.
+        """
         with self._condition:
-            self._condition.wait_for(lambda: self._item is not None, timeout)
-            item, self._item = self._item, None
-        return item
+            self._condition.wait_for(lambda: self._items, timeout)
+            items, self._items = self._items, {}
+        return items

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
-from ..geometry import COLORMAPS
+from ..geometry import COLORMAPS, ROTATIONS
 from ..inference.estimator import PRECISIONS, choose_device, choose_precision
 from ..inference.preprocessing import check_input_size
 from ..messages.bridge import BRIDGES
+from ..messages.camera_info import RECTIFY
 from ..models import METRIC, MODELS, check_licence, default_encoder, locate, lookup
 from ..pipeline import ColorSettings, DepthRange
 
@@ -24,7 +27,7 @@ class Parameter:
     """One row. `dynamic`: it may change while the node is active; the others are read when the node is configured."""
 
     name: str
-    default: bool | int | float | str
+    default: bool | int | float | str | list[str]
     description: str
     choices: tuple[str, ...] = ()
     limits: tuple[float, float] | None = None
@@ -49,15 +52,59 @@ TABLE = (
               limits=(0.0, 1000.0)),
     Parameter("image_bridge", "auto", "Converter of raw images; auto: cv_bridge where it is installed and safe, else built-in",
               BRIDGES, dynamic=False),
-    Parameter("image_transport", "auto", "Which image topic to read; auto: the raw one, or the compressed one where no raw one "
-              "is published", TRANSPORTS, dynamic=False),
     Parameter("no_image_timeout", 2.0, "Seconds without an image after which diagnostics warn", limits=(0.1, 3600.0)),
     Parameter("autostart", True, "Configure and activate at start; false: leave that to a lifecycle manager", dynamic=False),
     Parameter("malloc_tuning", True, "Let glibc reuse buffers of image size (mallopt)", dynamic=False),
+    Parameter("cameras", [""], "Names of the cameras that this node serves. One empty name: one camera, whose topics have no "
+              "prefix; else every topic begins with its camera's name, and <name>.* overrides camera.* for it", dynamic=False),
     Parameter("color.map", "turbo", "Colour map of depth/color", tuple(COLORMAPS)),
     Parameter("color.min_depth", 0.0, "Metres at the near end of the colour map", limits=(0.0, 1000.0)),
     Parameter("color.max_depth", 10.0, "Metres at the far end of the colour map", limits=(0.01, 1000.0)),
 )  # fmt: skip
+
+CAMERA_TABLE = (
+    Parameter("image", "", "Image topic. Empty: image (remap it), and with several cameras <name>/image", dynamic=False),
+    Parameter("camera_info", "", "Its camera_info topic. Empty: camera_info beside the image topic", dynamic=False),
+    Parameter("compressed", "", "Its compressed topic. Empty: <image>/compressed", dynamic=False),
+    Parameter(
+        "image_transport",
+        "auto",
+        "Which image topic to read; auto: the raw one, or the compressed one where no raw one is published",
+        TRANSPORTS,
+        dynamic=False,
+    ),
+    Parameter(
+        "frame_id",
+        "",
+        "Optical frame of all outputs, where the driver's frame_id is wrong. Empty: the image's own",
+        dynamic=False,
+    ),
+    Parameter(
+        "rectify",
+        "auto",
+        "true: depth is computed on the rectified view; rays: on the image as it is, with true rays for the "
+        "cloud; false: the image is rectified already, whatever its D says; auto: false for topics named rect, else true, but "
+        "rays for views wider than 120 degrees",
+        RECTIFY,
+        dynamic=False,
+    ),
+    Parameter(
+        "rotation",
+        0,
+        "Degrees clockwise by which the image must be turned to stand upright: 0, 90, 180, 270. The network "
+        "sees the turned image; outputs stay in the camera's frame",
+        limits=(0, 270),
+        dynamic=False,
+    ),
+    Parameter(
+        "fov_deg",
+        0.0,
+        "Horizontal field of view to assume where the camera has no calibration. 0: none, and no cloud",
+        limits=(0.0, 170.0),
+        dynamic=False,
+    ),
+)
+_GROUPS = {row.name.split(".")[0] for row in TABLE} | {"camera", "qos_overrides"}
 
 
 class SettingsError(ValueError):
@@ -77,6 +124,20 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True)
+class CameraSettings:
+    """Where a camera's images come from, and how they are to be taken: see `CAMERA_TABLE`."""
+
+    image: str
+    camera_info: str
+    compressed: str
+    image_transport: str
+    frame_id: str
+    rectify: str
+    rotation: int
+    fov_deg: float
+
+
+@dataclass(frozen=True)
 class Settings:
     """One consistent set of parameters; `values` holds them as they were set."""
 
@@ -86,7 +147,7 @@ class Settings:
     color: ColorSettings
     deterministic: bool
     image_bridge: str
-    image_transport: str
+    cameras: dict[str, CameraSettings]
     no_image_timeout: float
     malloc_tuning: bool
 
@@ -94,15 +155,21 @@ class Settings:
 def declare(node: Node) -> None:
     """Declare the whole table on a node, with descriptions, ranges and choices."""
     for row in TABLE:
-        descriptor = ParameterDescriptor(description=row.description)
-        if row.choices:
-            descriptor.additional_constraints = "one of: " + ", ".join(repr(choice) for choice in row.choices)
-        if row.limits and isinstance(row.default, int):
-            low, high = (int(limit) for limit in row.limits)
-            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
-        elif row.limits:
-            descriptor.floating_point_range = [FloatingPointRange(from_value=row.limits[0], to_value=row.limits[1])]
-        node.declare_parameter(row.name, row.default, descriptor)
+        _declare(node, row.name, row, row.default)
+    for row in CAMERA_TABLE:
+        _declare(node, f"camera.{row.name}", row, row.default)
+
+
+def _declare(node: Node, name: str, row: Parameter, default: object) -> None:
+    descriptor = ParameterDescriptor(description=row.description, dynamic_typing="true" in row.choices)  # YAML's true is a bool
+    if row.choices:
+        descriptor.additional_constraints = "one of: " + ", ".join(repr(choice) for choice in row.choices)
+    if row.limits and isinstance(row.default, int):
+        low, high = (int(limit) for limit in row.limits)
+        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+    elif row.limits:
+        descriptor.floating_point_range = [FloatingPointRange(from_value=row.limits[0], to_value=row.limits[1])]
+    node.declare_parameter(name, default, descriptor)
 
 
 def read(node: Node, changes: dict[str, object] | None = None) -> Settings:
@@ -143,14 +210,39 @@ def read(node: Node, changes: dict[str, object] | None = None) -> Settings:
         )
     return Settings(
         values=raw,
+        cameras=_cameras(node, values["cameras"]),
         network=network,
         valid=DepthRange(values["min_depth"], far),
         color=ColorSettings(values["color.map"], values["color.min_depth"], values["color.max_depth"]),
-        **{
-            name: values[name]
-            for name in ("deterministic", "image_bridge", "image_transport", "no_image_timeout", "malloc_tuning")
-        },
+        **{name: values[name] for name in ("deterministic", "image_bridge", "no_image_timeout", "malloc_tuning")},
     )
+
+
+def _cameras(node: Node, names: list[str]) -> dict[str, CameraSettings]:
+    """The settings of each camera: `<name>.*`, or what `camera.*` says where that is not set."""
+    if not names or len(set(names)) != len(names):
+        raise SettingsError(f"cameras is {names}, expected one name or more, each once")
+    result = {}
+    for name in names:
+        if name and (not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) or name in _GROUPS) or not name and len(names) > 1:
+            raise SettingsError(
+                f"'{name}' in cameras is no camera's name: expected letters, digits and underscores, and none of "
+                f"{', '.join(sorted(_GROUPS))}"
+            )
+        values = {row.name: node.get_parameter(f"camera.{row.name}").value for row in CAMERA_TABLE}
+        for row in CAMERA_TABLE if name else ():
+            if not node.has_parameter(f"{name}.{row.name}"):
+                _declare(node, f"{name}.{row.name}", row, values[row.name])
+            values[row.name] = node.get_parameter(f"{name}.{row.name}").value
+        values["rectify"] = str(values["rectify"]).lower()
+        group = f"{name or 'camera'}."
+        for row in CAMERA_TABLE:
+            if row.choices and values[row.name] not in row.choices:
+                raise SettingsError(f"{group}{row.name} is '{values[row.name]}', expected one of: {', '.join(row.choices)}")
+        if values["rotation"] not in ROTATIONS:
+            raise SettingsError(f"{group}rotation is {values['rotation']}, expected 0, 90, 180 or 270")
+        result[name] = CameraSettings(**values)
+    return result
 
 
 def current(node: Node) -> dict[str, object]:
@@ -158,6 +250,7 @@ def current(node: Node) -> dict[str, object]:
     return {row.name: node.get_parameter(row.name).value for row in TABLE}
 
 
-def fixed_while_active() -> set[str]:
+def fixed_while_active(cameras: Iterable[str]) -> set[str]:
     """Names of the parameters that are only read when the node is configured."""
-    return {row.name for row in TABLE if not row.dynamic}
+    groups = {"camera", *cameras} - {""}
+    return {row.name for row in TABLE if not row.dynamic} | {f"{group}.{row.name}" for group in groups for row in CAMERA_TABLE}

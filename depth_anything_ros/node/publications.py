@@ -14,30 +14,35 @@ from std_msgs.msg import Header
 from ..messages.outgoing import cloud_message, image_message
 from ..pipeline import Outputs
 
-METRES, RELATIVE, ANY, CLOUD = "metres", "relative", "any", "metres and a camera"
+METRES, RELATIVE, ANY, CAMERA, VIEW = "metres", "relative", "any", "a camera", "a rectified view"
+CLOUD = "metres and a camera"
 
 # topic -> (message type, what it needs, how it is made)
-_IMAGES: dict[str, tuple[type, str, Callable[[Header, Outputs], object]]] = {
-    "depth/image": (Image, METRES, lambda header, outputs: image_message(header, outputs.depth, "32FC1")),
-    "depth/image_raw": (Image, METRES, lambda header, outputs: image_message(header, outputs.depth_mm, "16UC1")),
-    "depth/relative": (Image, RELATIVE, lambda header, outputs: image_message(header, outputs.relative, "32FC1")),
-    "depth/points": (PointCloud2, CLOUD, lambda header, outputs: cloud_message(header, outputs.cloud)),
-    "depth/color": (Image, ANY, lambda header, outputs: image_message(header, outputs.color, "bgr8")),
+_TOPICS: dict[str, tuple[type, str, Callable[[Header, Outputs, CameraInfo], object]]] = {
+    "depth/image": (Image, METRES, lambda header, outputs, info: image_message(header, outputs.depth, "32FC1")),
+    "depth/image_raw": (Image, METRES, lambda header, outputs, info: image_message(header, outputs.depth_mm, "16UC1")),
+    "depth/relative": (Image, RELATIVE, lambda header, outputs, info: image_message(header, outputs.relative, "32FC1")),
+    "depth/points": (PointCloud2, CLOUD, lambda header, outputs, info: cloud_message(header, outputs.cloud)),
+    "depth/color": (Image, ANY, lambda header, outputs, info: image_message(header, outputs.color, "bgr8")),
+    "depth/camera_info": (CameraInfo, CAMERA, lambda header, outputs, info: info),
+    "rgb/image_rect": (Image, VIEW, lambda header, outputs, info: image_message(header, outputs.rgb, "rgb8")),
+    "rgb/camera_info": (CameraInfo, VIEW, lambda header, outputs, info: info),
 }
-_INFO = "depth/camera_info"
 
 
 class Publications:
-    """Lifecycle publishers, reliable with depth 1: they match reliable and best-effort readers alike."""
+    """Lifecycle publishers of one camera, reliable with depth 1: they match reliable and best-effort readers alike."""
 
-    def __init__(self, node: LifecycleNode):
+    def __init__(self, node: LifecycleNode, camera: str):
         self._node = node
-        kinds = {topic: row[0] for topic, row in _IMAGES.items()} | {_INFO: CameraInfo}
         self._publishers = {
             topic: node.create_lifecycle_publisher(
-                kind, topic, _qos(), qos_overriding_options=QoSOverridingOptions.with_default_policies()
+                kind,
+                f"{camera}/{topic}" if camera else topic,
+                _qos(),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
-            for topic, kind in kinds.items()
+            for topic, (kind, _, _) in _TOPICS.items()
         }
 
     @property
@@ -49,31 +54,26 @@ class Publications:
         """The topics that somebody listens to."""
         return {topic for topic, publisher in self._publishers.items() if publisher.get_subscription_count() > 0}
 
-    def publish(self, header: Header, outputs: Outputs, info: CameraInfo | None) -> set[str]:
+    def publish(self, header: Header, outputs: Outputs, info: CameraInfo | None, rectified_here: bool) -> set[str]:
         """Compute and send what is wanted and can be had.
 
         Args:
             header: the input's own.
             info: the depth image's own calibration, or None if there is no valid one; then there is no cloud either.
+            rectified_here: whether the view that depth belongs to is not the input, but was made here.
 
         Returns:
             Topics that somebody listens to but that this frame could not serve for want of a calibration.
         """
         have = {ANY, METRES if outputs.is_metric else RELATIVE}
-        if outputs.is_metric and info is not None:
-            have.add(CLOUD)
+        if info is not None:
+            have |= {CAMERA} | ({CLOUD} if outputs.is_metric else set()) | ({VIEW} if rectified_here else set())
         unserved = set()
         for topic in self.wanted():
-            if topic == _INFO:
-                if info is not None:
-                    self._publishers[topic].publish(info)
-                else:
-                    unserved.add(topic)
-                continue
-            _, need, make = _IMAGES[topic]
+            _, need, make = _TOPICS[topic]
             if need in have:
-                self._publishers[topic].publish(make(header, outputs))
-            elif need == CLOUD and outputs.is_metric:
+                self._publishers[topic].publish(make(header, outputs, info))
+            elif info is None and (need == CAMERA or need == CLOUD and outputs.is_metric):
                 unserved.add(topic)
         return unserved
 

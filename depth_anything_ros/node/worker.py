@@ -1,26 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread that takes the latest image through the network and out again. It never raises and never queues."""
+"""The thread that takes the latest image of each camera through the network and out again. It never raises and never queues."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
-from ..geometry import AdaptiveRange, CameraError
-from ..inference import ImageError, InferenceError
+from ..geometry import CameraError
+from ..inference import DepthEstimator, ImageError, InferenceError, Prediction
 from ..messages.bridge import ImageDecoder
-from ..messages.camera_info import camera_from_info, info_of_depth
 from ..messages.cdr import ImageHeader, MessageError, read_compressed_image
 from ..messages.images import compressed_to_rgb
-from ..messages.outgoing import ros_header
-from ..pipeline import Frame, Outputs
-from .camera_input import Arrival, CameraInput
+from ..pipeline import Outputs
+from .camera_input import Arrival
+from .mailbox import Mailbox
 from .network_slot import NetworkSlot, Running
-from .publications import Publications
-from .statistics import Statistics
+from .parameters import Settings
+from .stream import CameraStream, Job
 
 _MAX_FAILURES = 10  # of the network in a row, after which the node gives up
 _PATIENCE = 15.0  # seconds to wait for the frame at hand
@@ -31,18 +32,17 @@ class Worker:
 
     def __init__(
         self,
-        source: CameraInput,
+        streams: dict[str, CameraStream],
+        mailbox: Mailbox[Arrival],
         network: NetworkSlot,
-        publications: Publications,
-        statistics: Statistics,
         logger: RcutilsLogger,
     ):
-        self._source, self._network, self._publications = source, network, publications
-        self._statistics, self._logger = statistics, logger
-        self._relative_range, self._estimator = AdaptiveRange(), None
+        self._streams, self._mailbox, self._network, self._logger = streams, mailbox, network, logger
+        self._estimator: DepthEstimator | None = None
         self._running = True
         self._thread: threading.Thread | None = None
         self._decode_image: ImageDecoder | None = None
+        self._failures = 0  # of the network, in a row
         self.failure = ""
 
     def start(self, choose_decoder: Callable[[], ImageDecoder]) -> None:
@@ -62,69 +62,88 @@ class Worker:
         except Exception as error:
             self.failure = str(error)
             return
-        failures = 0
         while self._running and not self.failure:
-            arrival = self._source.mailbox.take(timeout=0.1)
-            if arrival is None:
-                continue
-            try:
-                self._handle(arrival)
-                failures = 0
-            except (MessageError, ImageError) as error:
-                self._report("bad image", f"image on '{self._source.image_topic}' refused: {error}")
-            except InferenceError as error:
-                failures += 1
-                self._report("network", str(error))
-                if failures >= _MAX_FAILURES:
-                    self.failure = f"the network failed {failures} times in a row: {error}"
-            except Exception as error:  # a bug of ours costs a frame, not the robot
-                if not self._publications.possible:  # an interrupt has shut ROS down under us
-                    return
-                self._report("internal error", f"{type(error).__name__}: {error}")
+            arrivals = self._mailbox.take(timeout=0.1)
+            running = self._network.running
+            jobs = [self._begin(self._streams[name], arrival, running) for name, arrival in arrivals.items()]
+            self._finish([job for job in jobs if job], running)
 
-    def _handle(self, arrival: Arrival) -> None:
-        running = self._network.running
+    def _begin(self, stream: CameraStream, arrival: Arrival, running: Running | None) -> Job | None:
+        """An image decoded and made fit for the network; None if it is not to be worked on, or is bad."""
         if running is None:
-            self._statistics.skipped("while the network was loading")
-        elif not self._publications.wanted():
-            self._statistics.skipped("that nobody wanted")
+            stream.statistics.skipped("while the network was loading")
+        elif not stream.publications.wanted():
+            stream.statistics.skipped("that nobody wanted")
         else:
-            self._process(arrival, running)
+            with self._guarded(stream):
+                return stream.prepare(arrival, *self._decode(arrival))
+        return None
 
-    def _process(self, arrival: Arrival, running: Running) -> None:
-        """1. decode  2. network  3. calibration  4. outputs, all with the image's own stamp and frame."""
-        estimator, settings = running.estimator, running.settings
+    def _finish(self, jobs: list[Job], running: Running | None) -> None:
+        """Jobs whose images make inputs of one size go through the network together."""
+        groups: dict[tuple[int, int], list[Job]] = {}
+        for job in jobs:
+            with self._guarded(job.stream):
+                groups.setdefault(running.estimator.network_size(*job.upright.shape[1::-1]), []).append(job)
+        for group in groups.values():
+            for job, prediction in self._predict(group, running.estimator):
+                with self._guarded(job.stream):
+                    self._publish(job, prediction.turned(job.stream.settings.rotation), running.settings)
+
+    def _predict(self, jobs: list[Job], estimator: DepthEstimator) -> list[tuple[Job, Prediction]]:
+        """Each job with its prediction; one that the network fails on does not cost the others theirs."""
         if estimator is not self._estimator:  # values of another network have another range
             self._estimator = estimator
-            self._relative_range.reset()
-        header, rgb = self._decode(arrival)
-        prediction = estimator.predict(rgb)
-        camera, info, problem = self._calibration(header, rgb.shape[1], rgb.shape[0])
-        outputs = Outputs(Frame(rgb, camera), prediction, settings.valid, settings.color, self._relative_range)
-        unserved = self._publications.publish(ros_header(header), outputs, info)
-        self._statistics.departed(time.monotonic() - arrival.time)
-        if unserved:
-            self._report(problem[0], f"{problem[1]}; without it there is no {' and no '.join(sorted(unserved))}")
-
-    def _calibration(self, header: ImageHeader, width: int, height: int):
-        """Camera and CameraInfo of an image, or None twice and what is the matter as (kind, text)."""
-        topic, rectified = self._source.topics["camera_info"], self._source.rectified
-        info = self._source.info_at(header.stamp_ns)
-        if info is None:
-            return None, None, ("no camera_info", f"no camera_info on '{topic}' yet")
+            for stream in self._streams.values():
+                stream.relative_range.reset()
         try:
-            camera = camera_from_info(info, width, height, rectified, header.frame_id)
-        except CameraError as error:
-            return None, None, ("bad camera_info", f"camera_info on '{topic}' refused: {error}")
-        return camera, info_of_depth(ros_header(header), info, camera, rectified), None
+            predictions = estimator.predict_batch([job.upright for job in jobs])
+            self._failures = 0
+            return list(zip(jobs, predictions))
+        except Exception as error:
+            if len(jobs) > 1:
+                return [pair for job in jobs for pair in self._predict([job], estimator)]
+            with self._guarded(jobs[0].stream):
+                raise error
+        return []
 
-    def _decode(self, arrival: Arrival) -> tuple[ImageHeader, object]:
+    def _publish(self, job: Job, prediction: Prediction, settings: Settings) -> None:
+        """Everything that somebody wants of a frame, all with the image's own stamp and frame."""
+        stream = job.stream
+        outputs = Outputs(job.frame, prediction, settings.valid, settings.color, stream.relative_range)
+        unserved = stream.publications.publish(job.header, outputs, job.info, job.rectified_here)
+        stream.statistics.departed(time.monotonic() - job.arrival.time)
+        if unserved:
+            kind, text = job.problem
+            self._report(stream, kind, f"{text}; without it there is no {' and no '.join(sorted(unserved))}")
+
+    def _decode(self, arrival: Arrival) -> tuple[ImageHeader, np.ndarray]:
         if arrival.compressed:
             image = read_compressed_image(arrival.cdr)
             return image.header, compressed_to_rgb(image)
         image, rgb = self._decode_image(arrival.cdr)
         return image.header, rgb
 
-    def _report(self, kind: str, text: str) -> None:
-        if self._statistics.problem(kind, text):
-            self._logger.warning(text)
+    @contextmanager
+    def _guarded(self, stream: CameraStream) -> Iterator[None]:
+        """What goes wrong inside costs this camera one frame: it is counted and logged."""
+        try:
+            yield
+        except (MessageError, ImageError) as error:
+            self._report(stream, "bad image", f"image on '{stream.source.image_topic}' refused: {error}")
+        except CameraError as error:
+            self._report(stream, "no view", f"image on '{stream.source.image_topic}' refused: {error}")
+        except InferenceError as error:
+            self._failures += 1
+            self._report(stream, "network", str(error))
+            if self._failures >= _MAX_FAILURES:
+                self.failure = f"the network failed {self._failures} times in a row: {error}"
+        except Exception as error:  # a bug of ours costs a frame, not the robot
+            if not stream.publications.possible:  # an interrupt has shut ROS down under us
+                self._running = False
+                return
+            self._report(stream, "internal error", f"{type(error).__name__}: {error}")
+
+    def _report(self, stream: CameraStream, kind: str, text: str) -> None:
+        if stream.statistics.problem(kind, text):
+            self._logger.warning(f"{stream.name}: {text}" if stream.name else text)
