@@ -159,19 +159,9 @@ def publisher_qos(kind):
 def test_camera_to_depth(robot, tmp_path):
     """Depth, calibration and cloud come out of the node that was started with nothing but the preset and a small model."""
     driver = DRIVERS[robot]
-    arguments = (
-        "--params-file",
-        str(FOLDER / f"{robot}.yaml"),
-        "-p",
-        "model:=demo",
-        "-p",
-        "input_size:=96",
-        "-p",
-        "device:=cpu",
-    )
     width, height = driver.size
     rgb = picture(width, height)
-    with DepthProcess(tmp_path, *arguments) as node, bench() as it:
+    with DepthProcess(tmp_path, "--params-file", str(FOLDER / f"{robot}.yaml"), *SMALL) as node, bench() as it:
         images = it.node.create_publisher(Image, driver.image, publisher_qos(driver.qos))
         infos = it.node.create_publisher(CameraInfo, driver.info, publisher_qos(driver.qos)) if driver.info else None
         it.wait_ready()
@@ -216,17 +206,7 @@ def test_camera_to_depth(robot, tmp_path):
 @pytest.mark.parametrize("robot", [robot for robot, driver in DRIVERS.items() if driver.compressed])
 def test_compressed_topics_with_names_of_their_own(robot, tmp_path):
     driver = DRIVERS[robot]
-    arguments = (
-        "--params-file",
-        str(FOLDER / f"{robot}.yaml"),
-        "-p",
-        "model:=demo",
-        "-p",
-        "input_size:=96",
-        "-p",
-        "device:=cpu",
-    )
-    with DepthProcess(tmp_path, *arguments), bench() as it:
+    with DepthProcess(tmp_path, "--params-file", str(FOLDER / f"{robot}.yaml"), *SMALL), bench() as it:
         images = it.node.create_publisher(CompressedImage, driver.compressed, 1)
         it.wait_ready()
         it.wait(lambda: images.get_subscription_count(), "a reader")
