@@ -15,6 +15,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import GetParameters, SetParametersAtomically
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -147,11 +148,10 @@ class Bench:
         publisher = self.publisher(kind, topic, reliable)
         wanted = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
 
-        def met():
+        def met():  # by as many readers as there are: one that is being replaced by the wanted one does not count
             readers = self.node.get_subscriptions_info_by_topic(publisher.topic_name)
-            return any(r.node_name == "depth_node" and r.qos_profile.reliability == wanted for r in readers) and (
-                publisher.get_subscription_count() > 0
-            )
+            offers = [r.qos_profile.reliability for r in readers if r.node_name == "depth_node"]
+            return offers == [wanted] and publisher.get_subscription_count() == len(readers)
 
         self.wait(met, f"a {wanted.name} reader of {topic}")
         self.spin(0.2)
@@ -172,7 +172,9 @@ class Bench:
             message = camera_info(header, width, height)
             if edit_info:
                 edit_info(message)
-            self.publisher(CameraInfo, "camera_info", reliable).publish(message)
+            infos = self.publisher(CameraInfo, "camera_info", reliable)
+            infos.publish(message)
+            infos.wait_for_all_acked(Duration(seconds=5))  # so that the image, which goes another way, does not overtake it
         image = Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width)
         image.data.frombytes(rgb.tobytes())
         if edit:
