@@ -80,10 +80,10 @@ class DepthProcess:
 class Bench:
     """Publishes as a camera would and collects what the node says."""
 
-    def __init__(self, name="bench", listen=tuple(OUTPUTS), reliable=True):
+    def __init__(self, name="bench", listen=tuple(OUTPUTS), reliable=True, namespace=""):
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
-        self.node = rclpy.create_node(name, context=self.context)
+        self.node = rclpy.create_node(name, namespace=namespace, context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.received = defaultdict(list)

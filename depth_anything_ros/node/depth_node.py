@@ -22,6 +22,7 @@ from rclpy.parameter import Parameter
 from ..messages.bridge import choose_decoder
 from ..models import METRIC, MODELS
 from . import parameters
+from .bond import bond_with_manager
 from .camera_input import Arrival
 from .diagnostics import diagnose
 from .mailbox import Mailbox
@@ -60,6 +61,7 @@ class DepthNode(LifecycleNode):
         self._streams: dict[str, CameraStream] = {}
         self._mailbox: Mailbox[Arrival] = Mailbox()
         self._worker: Worker | None = None
+        self._bond = None
         self._failure = ""
         self._parameters_changed = self._restoring = False
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -104,6 +106,8 @@ class DepthNode(LifecycleNode):
         decoder = functools.partial(self._choose_decoder, self._settings.image_bridge)
         self._worker = Worker(self._streams, self._mailbox, self._network, self.get_logger())
         self._worker.start(decoder)
+        if not self.get_parameter("autostart").value:  # then somebody manages us
+            self._bond = bond_with_manager(self)
         self._state = "active"
         return super().on_activate(state)
 
@@ -140,6 +144,9 @@ class DepthNode(LifecycleNode):
         self._network.clear()
 
     def _stop_work(self) -> None:
+        if self._bond:
+            self._bond.shutdown()
+            self._bond = None
         if self._worker:
             if not self._worker.stop():
                 self.get_logger().error("the worker does not answer: a frame hangs in the network")

@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 from ..messages.outgoing import cloud_message, image_message
 from ..pipeline import Outputs
 
-METRES, RELATIVE, ANY, CAMERA, VIEW = "metres", "relative", "any", "a camera", "a rectified view"
+METRES, RELATIVE, ANY, CAMERA, VIEW = "metres", "relative", "any", "a camera", "a camera without distortion"
 CLOUD = "metres and a camera"
 
 # topic -> (message type, what it needs, how it is made)
@@ -54,26 +54,26 @@ class Publications:
         """The topics that somebody listens to."""
         return {topic for topic, publisher in self._publishers.items() if publisher.get_subscription_count() > 0}
 
-    def publish(self, header: Header, outputs: Outputs, info: CameraInfo | None, rectified_here: bool) -> set[str]:
+    def publish(self, header: Header, outputs: Outputs, info: CameraInfo | None) -> set[str]:
         """Compute and send what is wanted and can be had.
 
         Args:
             header: the input's own.
             info: the depth image's own calibration, or None if there is no valid one; then there is no cloud either.
-            rectified_here: whether the view that depth belongs to is not the input, but was made here.
 
         Returns:
-            Topics that somebody listens to but that this frame could not serve for want of a calibration.
+            Topics that somebody listens to but that this frame could not serve for want of a calibration, or because the
+            view that depth belongs to is distorted.
         """
         have = {ANY, METRES if outputs.is_metric else RELATIVE}
         if info is not None:
-            have |= {CAMERA} | ({CLOUD} if outputs.is_metric else set()) | ({VIEW} if rectified_here else set())
+            have |= {CAMERA} | ({CLOUD} if outputs.is_metric else set()) | (set() if any(info.d) else {VIEW})
         unserved = set()
         for topic in self.wanted():
             _, need, make = _TOPICS[topic]
             if need in have:
                 self._publishers[topic].publish(make(header, outputs, info))
-            elif info is None and (need == CAMERA or need == CLOUD and outputs.is_metric):
+            elif need in (CAMERA, VIEW) or need == CLOUD and outputs.is_metric:
                 unserved.add(topic)
         return unserved
 

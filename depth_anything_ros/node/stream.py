@@ -34,7 +34,6 @@ class Job:
         upright: the same image as the network is to see it.
         header: of everything that comes out.
         info: of the depth image; None without a calibration.
-        rectified_here: whether the frame is not the image but a view that was made of it.
         problem: (kind, text) of what is wrong with the calibration.
     """
 
@@ -44,7 +43,6 @@ class Job:
     upright: np.ndarray
     header: Header
     info: CameraInfo | None
-    rectified_here: bool
     problem: tuple[str, str] | None
 
 
@@ -90,7 +88,7 @@ class CameraStream:
             view.info.header = out
         frame = Frame(rgb, view.camera if view else None, covered)
         upright = rotate(rgb, self.settings.rotation)
-        return Job(self, arrival, frame, upright, out, view.info if view else None, bool(rectification), problem)
+        return Job(self, arrival, frame, upright, out, view.info if view else None, problem)
 
     @property
     def optical(self) -> bool:
@@ -104,7 +102,9 @@ class CameraStream:
         if info is None:
             return self._assumed(width, height, ("no camera_info", f"no camera_info on '{topic}' yet"))
         try:
-            view = view_of(info, width, height, self.settings.rectify, self.source.rectified, header.frame_id)
+            # Who overrides the frame says that image and calibration belong together.
+            frame_id = "" if self.settings.frame_id else header.frame_id
+            view = view_of(info, width, height, self.settings.rectify, self.source.rectified, frame_id)
         except UncalibratedError as error:
             return self._assumed(width, height, ("bad camera_info", f"camera_info on '{topic}' refused: {error}"))
         except CameraError as error:

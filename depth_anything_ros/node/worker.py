@@ -111,10 +111,13 @@ class Worker:
         """Everything that somebody wants of a frame, all with the image's own stamp and frame."""
         stream = job.stream
         outputs = Outputs(job.frame, prediction, settings.valid, settings.color, stream.relative_range)
-        unserved = stream.publications.publish(job.header, outputs, job.info, job.rectified_here)
+        unserved = stream.publications.publish(job.header, outputs, job.info)
         stream.statistics.departed(time.monotonic() - job.arrival.time)
         if unserved:
-            kind, text = job.problem
+            kind, text = job.problem or (
+                "distorted view",
+                "no view without distortion is made (camera.rectify is rays, or it would be too wide)",
+            )
             self._report(stream, kind, f"{text}; without it there is no {' and no '.join(sorted(unserved))}")
 
     def _decode(self, arrival: Arrival) -> tuple[ImageHeader, np.ndarray]:

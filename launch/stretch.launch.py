@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Depth from a Hello Robot Stretch: depth.launch.py with the preset config/robots/stretch.yaml."""
+
+from depth_anything_ros.launching.actions import robot
+
+
+def generate_launch_description():
+    """All arguments of depth.launch.py but `robot`."""
+    return robot("stretch")
