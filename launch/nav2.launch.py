@@ -4,7 +4,7 @@
     ros2 launch depth_anything_ros nav2.launch.py robot:=turtlebot4
     ros2 launch depth_anything_ros nav2.launch.py robot:=usb_cam only_depth:=true mapless:=true
 
-The depth node is configured and activated by a lifecycle manager of its own, with a bond where bondpy is installed.
+The depth node is configured and activated by a lifecycle manager of its own, with a bond where the package bond is installed.
 """
 
 from depth_anything_ros.launching import actions, consumers

@@ -2,10 +2,18 @@
 """How the node starts, changes and fails: transitions, checks before anything is published, relative models, determinism."""
 
 import contextlib
+import time
+import weakref
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from lifecycle_msgs.msg import Transition
 from ros import DepthProcess, bench, picture, stamp_of
+
+from depth_anything_ros.node.network_slot import NetworkSlot
+from depth_anything_ros.node.parameters import NetworkSettings
 
 
 def test_a_manager_can_drive_every_transition(tmp_path):
@@ -122,3 +130,83 @@ def test_requests_that_the_state_does_not_allow_are_refused_and_survived(tmp_pat
             assert not it.change_state(Transition.TRANSITION_ACTIVATE, seconds=3)
         it.expect("depth/image", it.send(picture()))
         assert node.alive
+
+
+class Manager:
+    """Does to a node what nav2_lifecycle_manager does (lifecycle_manager.cpp, main), with its time limits in seconds."""
+
+    SERVICE_TIMEOUT, BOND_TIMEOUT = 5.0, 4.0
+
+    def __init__(self, it):
+        self.it = it
+
+    def change(self, transition, goal):
+        start = time.monotonic()
+        assert self.it.change_state(transition, self.SERVICE_TIMEOUT)
+        assert self.it.state() == goal
+        return time.monotonic() - start
+
+    def startup(self):
+        self.change(Transition.TRANSITION_CONFIGURE, "inactive")
+        self.change(Transition.TRANSITION_ACTIVATE, "active")
+
+    def bond(self):
+        """The manager's half, by bondpy, formed as after `activate`: within half of the timeout."""
+        bondpy = pytest.importorskip("bondpy.bondpy", reason="bonds come with a ROS 2 distro, not from PyPI")
+        bond = bondpy.Bond(self.it.node, "bond", "depth_node")
+        bond.heartbeat_timeout = self.BOND_TIMEOUT
+        bond.start()
+        self.it.wait(lambda: bond.sm.getState().getName() == "SM.Alive", "the bond", self.BOND_TIMEOUT / 2)
+        return bond
+
+
+def test_a_manager_never_waits_for_a_network_that_loads_slowly(tmp_path, monkeypatch):
+    """Twelve seconds of loading: every service answers within the manager's five."""
+    monkeypatch.setenv("SLOW_NETWORK_SECONDS", "12")  # the first pass is part of loading
+    slow = str(Path(__file__).parent / "slow_depth_node.py")
+    with DepthProcess(tmp_path, command=(slow,), model="demo", autostart=False) as node, bench() as it:
+        manager = Manager(it)
+        begin = time.monotonic()
+        manager.startup()
+        assert time.monotonic() - begin < 5
+        it.wait(lambda: it.values.get("network") == "loading", "diagnostics that say what is going on")
+        manager.change(Transition.TRANSITION_DEACTIVATE, "inactive")
+        manager.change(Transition.TRANSITION_CLEANUP, "unconfigured")
+        manager.startup()
+        it.wait_ready()
+        assert "Traceback" not in node.log
+
+
+@pytest.mark.parametrize("end", ["killed", "deactivated"])
+def test_a_bond_breaks_when_depth_ends(tmp_path, end):
+    with DepthProcess(tmp_path, model="demo", autostart=False) as node:
+        for _ in range(2 if end == "deactivated" else 1):  # it can be formed again
+            with bench(listen=()) as it:
+                manager = Manager(it)
+                if it.state() == "unconfigured":
+                    manager.change(Transition.TRANSITION_CONFIGURE, "inactive")
+                manager.change(Transition.TRANSITION_ACTIVATE, "active")
+                bond = manager.bond()
+                it.spin(5)
+                assert not bond.is_broken()  # heartbeats keep it
+                if end == "killed":
+                    node.process.kill()
+                else:
+                    manager.change(Transition.TRANSITION_DEACTIVATE, "inactive")
+                it.wait(bond.is_broken, "the end of the bond", 6)
+        assert "Traceback" not in node.log and "InvalidHandle" not in node.log
+
+
+def test_cleanup_lets_go_of_the_network_and_of_its_memory():
+    slot = NetworkSlot(lambda line: None)
+    settings = SimpleNamespace(network=NetworkSettings("demo", "tiny", 96, "", "auto", "auto"))
+    slot.request(settings)
+    while not slot.running:
+        assert not slot.error
+        time.sleep(0.01)
+    network = weakref.ref(slot.running.estimator.network)
+    on_gpu = slot.running.estimator.device.type == "cuda"
+    assert network() is not None and (not on_gpu or torch.cuda.memory_reserved() > 0)
+    slot.clear()
+    assert network() is None
+    assert not on_gpu or torch.cuda.memory_reserved() == 0

@@ -96,10 +96,10 @@ print(estimator.predict(np.zeros((48, 64, 3), np.uint8)).at_image_size().shape)
 
 def test_imports_only_go_down():
     order = ["demo", "models", "inference", "geometry", "pipeline", "messages", "node"]
-    allowed = {storey: set(order[: i + 1]) for i, storey in enumerate(order)}
+    allowed = {storey: set(order[: i + 1]) for i, storey in enumerate(order)} | {"launching": set()}
     for file in PACKAGE.rglob("*.py"):
         storey = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if storey not in order:
+        if storey not in allowed:
             continue
         for item in ast.walk(ast.parse(file.read_text())):
             if isinstance(item, ast.ImportFrom) and item.level > 1 - (storey == "pipeline"):
@@ -119,6 +119,9 @@ def test_the_wheel_holds_everything_that_is_needed_at_run_time(tmp_path):
         "share/depth_anything_ros/package.xml",
         "share/depth_anything_ros/launch/depth.launch.py",
         "share/depth_anything_ros/config/depth.yaml",
+        "share/depth_anything_ros/config/robots/realsense.yaml",
+        "share/depth_anything_ros/config/nav2/voxel_layer.yaml",
+        "share/depth_anything_ros/config/consumers/rtabmap.yaml",
         "share/depth_anything_ros/rviz/depth.rviz",
     ):
         assert any(name.endswith(needed) for name in names), needed
@@ -133,34 +136,6 @@ def copy_of_repository(tmp_path):
     target = tmp_path / "source"
     skip = shutil.ignore_patterns(".*", "out", "build", "install", "log", "*.egg-info", "__pycache__", "test")
     return Path(shutil.copytree(REPOSITORY, target, ignore=skip))
-
-
-def test_the_launch_files_choices_are_the_tables():
-    """The launch file keeps its own lists: the Python that runs `ros2 launch` need not have torch."""
-    module = ast.parse((REPOSITORY / "launch" / "depth.launch.py").read_text())
-    lists = next(item.value for item in module.body if isinstance(item, ast.Assign) and item.targets[0].id == "CHOICES")
-    rows = {key.value: value for key, value in zip(lists.keys, lists.values)}
-    choices = {name: ast.literal_eval(rows[name]) for name in ("model", "encoder")}
-    table = {row.name: row.choices for row in TABLE}
-    assert set(choices["model"]) == {"", *table["model"]} and set(choices["encoder"]) == set(table["encoder"])
-
-
-def test_the_launch_file_declares_and_starts(tmp_path):
-    pytest.importorskip("launch_ros", reason="launch is not on PyPI: needs a ROS 2 distro")
-    from launch.launch_description_sources import get_launch_description_from_python_launch_file
-
-    from launch import LaunchContext
-
-    description = get_launch_description_from_python_launch_file(str(REPOSITORY / "launch" / "depth.launch.py"))
-    declared = {argument.name: argument for argument in description.get_launch_arguments()}
-    for name in ("namespace", "params_file", "use_sim_time", "autostart", "log_level", "image", "camera_info", "compressed",
-                 "model", "encoder", "input_size", "device", "rviz"):  # fmt: skip
-        assert declared[name].description
-    context = LaunchContext()
-    for argument in declared.values():
-        argument.execute(context)
-    actions = description.entities[-1].execute(context)
-    assert len(actions) == 1
 
 
 def test_the_makefile_and_readme_agree_on_the_two_commands():

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Running a depth network on images. No ROS."""
 
-from .estimator import DepthEstimator, InferenceError
+from .estimator import DepthEstimator, InferenceError, release_memory
 from .prediction import Prediction
 from .preprocessing import ImageError, network_size, preprocess
 
-__all__ = ["DepthEstimator", "ImageError", "InferenceError", "Prediction", "network_size", "preprocess"]
+__all__ = ["DepthEstimator", "ImageError", "InferenceError", "Prediction", "network_size", "preprocess", "release_memory"]

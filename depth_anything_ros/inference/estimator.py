@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -115,6 +116,13 @@ class DepthEstimator:
             raise InferenceError(f"{self.model}/{self.encoder} gave NaN or Inf in {self.precision}; try precision fp32 or bf16")
         row = lookup(self.model, self.encoder)[0]
         return [Prediction(grid, row.kind, rgb.shape[:2], row.align_corners) for grid, rgb in zip(values, images)]
+
+
+def release_memory() -> None:
+    """Give the device's memory of networks that are no longer used back to the system, for other processes."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def choose_device(name: str) -> torch.device:

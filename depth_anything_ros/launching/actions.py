@@ -61,7 +61,7 @@ def depth(values: dict) -> list:
     if rows["rviz"].parse(values["rviz"]):
         of_preset = files.fixed_frame_of(PRESETS / f"{values['robot']}.yaml") if values["robot"] else ""
         fixed_frame = values["fixed_frame"] or values["frame_id"] or of_preset or "camera_optical_frame"
-        started.append(rviz("depth.rviz", namespace, fixed_frame, values))
+        started.append(rviz("depth.rviz", values, fixed_frame))
     return started
 
 
@@ -114,18 +114,21 @@ def optical_transform(values: dict, namespace: str, child: str) -> Node:
     )
 
 
-def rviz(name: str, namespace: str, fixed_frame: str, values: dict) -> Node:
+def rviz(name: str, values: dict, fixed_frame: str) -> Node:
     """RViz with one of the package's files, its topics below the node's namespace."""
     needs("rviz2", "rviz:=true", "rviz2")
-    topics = ("depth/color", "depth/points", "depth/image", "rgb/image_rect")
-    robot_namespace = values["robot_namespace"].strip("/")
-    transforms = [(f"/{topic}", f"/{robot_namespace}/{topic}") for topic in ("tf", "tf_static")] if robot_namespace else []
+    ours, robot_namespace = namespace_of(values), absolute(values["robot_namespace"].strip("/"))
+    robots = ("/tf", "/tf_static", "/local_costmap/costmap", "/global_costmap/costmap", "/plan", "/goal_pose", "/initialpose")
+    topics = [
+        (f"/depth_anything/{name}", f"{absolute(ours)}/{name}") for name in ("depth/color", "depth/points", "rgb/image_rect")
+    ]
+    topics += [(name, f"{robot_namespace}{name}") for name in robots] if robot_namespace else []
     return Node(
         package="rviz2",
         executable="rviz2",
         name="depth_rviz",
         arguments=["-d", str(SHARE / "rviz" / name), "-f", fixed_frame],
-        remappings=[(f"/depth_anything/{topic}", f"{absolute(namespace)}/{topic}") for topic in topics] + transforms,
+        remappings=topics,
         parameters=[{"use_sim_time": is_true(values["use_sim_time"])}],
     )
 
@@ -136,10 +139,17 @@ def needs(package: str, what: str, debian: str) -> None:
     Raises:
         RuntimeError: it is not installed.
     """
+    if not has(package):
+        raise RuntimeError(f"{what} needs {package}: apt install ros-$ROS_DISTRO-{debian}")
+
+
+def has(package: str) -> bool:
+    """Whether a package is installed."""
     try:
         get_package_prefix(package)
     except PackageNotFoundError:
-        raise RuntimeError(f"{what} needs {package}: apt install ros-$ROS_DISTRO-{debian}") from None
+        return False
+    return True
 
 
 def namespace_of(values: dict) -> str:

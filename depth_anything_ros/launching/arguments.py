@@ -70,7 +70,7 @@ _ROWS = (
             "autostart"),
     Argument("log_level", "info", "of the depth node", choices=("debug", "info", "warn", "error")),
     _switch("rviz", "false", "true: start RViz with the camera's picture, depth in colours and the cloud"),
-    Argument("fixed_frame", "", "RViz's fixed frame (empty: frame_id, else the preset's)"),
+    Argument("fixed_frame", "", "RViz's fixed frame (empty: the optical frame; of nav2.launch.py: odom)"),
 )  # fmt: skip
 _BY_NAME = {row.name: row for row in _ROWS}
 
@@ -117,7 +117,7 @@ NAV2 = (
 
 RTABMAP = (
     Argument("base_frame", "base_link", "frame of the robot that RTAB-Map moves"),
-    Argument("odom_topic", "/odom", "odometry of the robot's wheels"),
+    Argument("odom_topic", "", "odometry of the robot's wheels (empty: odom, below the robot's namespace)"),
     _switch("visual_odometry", "false", "true: RTAB-Map's own odometry from the images, for a robot without; the scale of depth"
             " that is estimated wavers, and this odometry with it"),
     Argument("rtabmap_args", "--delete_db_on_start", "further arguments of the rtabmap node"),

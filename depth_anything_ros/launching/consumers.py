@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -15,12 +14,13 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch_ros.actions import Node
 
 from . import files
-from .actions import SHARE, absolute, depth, is_true, namespace_of, needs
+from .actions import SHARE, absolute, depth, has, is_true, namespace_of, needs, rviz
 
 
 def nav2(values: dict) -> list:
     """Depth under a lifecycle manager of its own, and Nav2 with a costmap layer that takes the cloud."""
     bringup = is_true(values["bringup"])
+    needs_metres(values)
     needs("nav2_lifecycle_manager", "nav2.launch.py", "navigation2")
     if bringup or not values["nav2_params"]:
         needs("nav2_bringup", "nav2.launch.py", "nav2-bringup")
@@ -36,14 +36,16 @@ def nav2(values: dict) -> list:
             {
                 "autostart": True,
                 "node_names": ["depth_node"],
-                "bond_timeout": 4.0 if importlib.util.find_spec("bondpy") else 0.0,  # 0: no bond
+                "bond_timeout": 4.0 if has("bond") else 0.0,  # 0: no bond
                 "use_sim_time": sim_time,
             }
         ],
         output="screen",
     )
     path = write_nav2_parameters(values)
-    started = [*depth(values | {"autostart": "false"}), manager]
+    started = [*depth(values | {"autostart": "false", "rviz": "false"}), manager]
+    if is_true(values["rviz"]):
+        started.append(rviz("navigation.rviz", values, values["fixed_frame"] or "odom"))
     if bringup:
         started.append(include("nav2_bringup", "navigation_launch.py", params_file=path, use_sim_time=str(sim_time),
                                namespace=values["robot_namespace"].strip("/")))  # fmt: skip
@@ -75,10 +77,12 @@ def write_nav2_parameters(values: dict) -> str:
 
 def rtabmap(values: dict) -> list:
     """Depth, and RTAB-Map on it: colour, depth and calibration of one stamp and one size, so matched exactly."""
+    needs_metres(values)
     needs("rtabmap_launch", "rtabmap.launch.py", "rtabmap-ros")
     parameters = files.preset_of(SHARE / "config" / "consumers" / "rtabmap.yaml")
     own = " ".join(f"--{name} {value}" for name, value in parameters.items() if "/" in name)
     topics, visual = absolute(namespace_of(values)), is_true(values["visual_odometry"])
+    robot_namespace = values["robot_namespace"].strip("/")
     started = include(
         "rtabmap_launch",
         "rtabmap.launch.py",
@@ -86,10 +90,10 @@ def rtabmap(values: dict) -> list:
         camera_info_topic=f"{topics}/rgb/camera_info",
         depth_topic=f"{topics}/depth/image",
         frame_id=values["base_frame"],
-        odom_topic="odom" if visual else values["odom_topic"],
+        odom_topic="odom" if visual else values["odom_topic"] or f"{absolute(robot_namespace)}/odom",
         visual_odometry=str(visual).lower(),  # RTAB-Map compares texts
         args=f"{values['rtabmap_args']} {own}".strip(),
-        namespace=f"{values['robot_namespace'].strip('/')}/rtabmap".strip("/"),
+        namespace=f"{robot_namespace}/rtabmap".strip("/"),
         use_sim_time=str(is_true(values["use_sim_time"])).lower(),
         rtabmap_viz=str(is_true(values["rtabmap_viz"])).lower(),
         **{name: str(parameters[name]).lower() for name in ("approx_sync", "sync_queue_size", "topic_queue_size", "qos",
@@ -104,6 +108,7 @@ def laserscan(values: dict) -> list:
         "image": ("depthimage_to_laserscan", [("depth", "depth/image"), ("depth_camera_info", "depth/camera_info")]),
         "cloud": ("pointcloud_to_laserscan", [("cloud_in", "depth/points")]),
     }[values["method"]]
+    needs_metres(values)
     needs(package, f"method:={values['method']}", package.replace("_", "-"))
     frame = {"image": "output_frame", "cloud": "target_frame"}[values["method"]]
     overrides = {"use_sim_time": is_true(values["use_sim_time"])}
@@ -118,6 +123,16 @@ def laserscan(values: dict) -> list:
         output="screen",
     )
     return [*depth(values), scan]
+
+
+def needs_metres(values: dict) -> None:
+    """Refuse a model whose output has no metres: nothing would come out of it here.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if values["model"] in ("v1", "v2"):
+        raise ValueError(f"model:={values['model']} has no metres: take v2_metric_indoor or v2_metric_outdoor")
 
 
 def include(package: str, name: str, **arguments: str) -> IncludeLaunchDescription:

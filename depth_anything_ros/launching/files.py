@@ -29,9 +29,9 @@ def fixed_frame_of(path: Path) -> str:
 
 
 def in_namespace(camera: dict, namespace: str) -> dict:
-    """A preset's topics below the robot's namespace, as parameters of the node."""
+    """A preset's topics below the robot's namespace, if it has one, as parameters of the node."""
     prefix = "/" + namespace.strip("/")
-    return {f"camera.{name}": prefix + camera[name] for name in TOPICS if camera.get(name)}
+    return {f"camera.{name}": prefix + camera[name] for name in TOPICS if camera.get(name)} if namespace else {}
 
 
 def topics_of(values: dict) -> dict:

@@ -1,22 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bond to a lifecycle manager, such as Nav2's: it notices within seconds when this process is gone."""
+"""The bond to a lifecycle manager, such as Nav2's: it notices within seconds when depth stops, however it stops."""
 
 from __future__ import annotations
 
+import uuid
+
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 
 _TOPIC = "bond"  # relative: manager and node are in one namespace
-_HEARTBEAT_PERIOD = 0.2  # seconds
-_NEVER = 1e7  # seconds; we do not watch the manager, as Nav2's own nodes do not
+_PERIOD, _TIMEOUT = 0.2, 4.0  # seconds between heartbeats; without one, as Nav2 has it, until the bond counts as broken
 
 
-def bond_with_manager(node: LifecycleNode):
-    """A bond that is being formed, or None where bondpy is not installed. End it with its `shutdown()`."""
+class Bond:
+    """Our half of a bond of bond_core: heartbeats from the spinning thread until `end`.
+
+    Not bondpy's: its `shutdown` leaves a destroyed subscription in the node, and rclpy spins no more. We do not watch the
+    manager, as Nav2's own nodes do not.
+    """
+
+    def __init__(self, node: LifecycleNode):
+        """Begin.
+
+        Raises:
+            ImportError: the messages of bond_core (package bond, which comes with Nav2) are not installed.
+        """
+        from bond.msg import Status
+
+        self._node = node
+        self._status = Status(id=node.get_name(), instance_id=str(uuid.uuid4()), active=True)
+        self._status.heartbeat_period, self._status.heartbeat_timeout = _PERIOD, _TIMEOUT
+        self._publisher = node.create_publisher(Status, _TOPIC, 5)
+        self._timer = node.create_timer(_PERIOD, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._publish()
+
+    def end(self) -> None:
+        """Say that we go."""
+        self._status.active = False
+        self._publish()
+        self._publisher.wait_for_all_acked(Duration(seconds=0.5))
+        self._node.destroy_timer(self._timer)
+        self._node.destroy_publisher(self._publisher)
+
+    def _publish(self) -> None:
+        self._status.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(self._status)
+
+
+def bond_with_manager(node: LifecycleNode) -> Bond | None:
+    """A bond for a node that is managed, where bonds can be had."""
     try:
-        from bondpy.bondpy import Bond
+        return Bond(node)
     except ImportError:
         return None
-    bond = Bond(node, _TOPIC, node.get_name())
-    bond.heartbeat_period, bond.heartbeat_timeout = _HEARTBEAT_PERIOD, _NEVER
-    bond.start()
-    return bond

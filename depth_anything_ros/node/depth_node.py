@@ -22,7 +22,7 @@ from rclpy.parameter import Parameter
 from ..messages.bridge import choose_decoder
 from ..models import METRIC, MODELS
 from . import parameters
-from .bond import bond_with_manager
+from .bond import Bond, bond_with_manager
 from .camera_input import Arrival
 from .diagnostics import diagnose
 from .mailbox import Mailbox
@@ -61,7 +61,7 @@ class DepthNode(LifecycleNode):
         self._streams: dict[str, CameraStream] = {}
         self._mailbox: Mailbox[Arrival] = Mailbox()
         self._worker: Worker | None = None
-        self._bond = None
+        self._bond: Bond | None = None
         self._failure = ""
         self._parameters_changed = self._restoring = False
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -145,7 +145,7 @@ class DepthNode(LifecycleNode):
 
     def _stop_work(self) -> None:
         if self._bond:
-            self._bond.shutdown()
+            self._bond.end()
             self._bond = None
         if self._worker:
             if not self._worker.stop():

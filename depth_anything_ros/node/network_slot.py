@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..inference import DepthEstimator
+from ..inference import DepthEstimator, release_memory
 from ..models import locate
 from .parameters import NetworkSettings, Settings
 
@@ -58,10 +58,11 @@ class NetworkSlot:
                 threading.Thread(target=self._load, args=(settings.network,), name="network loader", daemon=True).start()
 
     def clear(self) -> None:
-        """Let go of the network; a load under way comes to nothing."""
+        """Let go of the network and its memory; a load under way comes to nothing."""
         with self._lock:
             self.running = self.requested = None
             self.error = ""
+        release_memory()
 
     def _runs(self, network: NetworkSettings) -> bool:
         return self.running is not None and self.running.settings.network == network
