@@ -54,6 +54,28 @@ def test_every_launch_file_is_there_and_a_robots_own_names_its_preset():
             assert (CONFIG / "robots" / f"{name}.yaml").is_file()
 
 
+def launch_lines():
+    """Every `ros2 launch depth_anything_ros ...` that is written down anywhere: (where, file, arguments)."""
+    places = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md"), *CONFIG.rglob("*.yaml"), *LAUNCH.glob("*.py")]
+    for place in places:
+        for line in re.findall(r"ros2 launch depth_anything_ros (\S+\.launch\.py[^`\n]*)", place.read_text()):
+            file, *words = line.split("#")[0].split()
+            yield place.name, file.removesuffix(".launch.py"), [word for word in words if ":=" in word]
+
+
+def test_every_line_that_is_written_down_is_one_that_starts():
+    lines = list(launch_lines())
+    assert len(lines) > 20
+    for place, file, words in lines:
+        assert (LAUNCH / f"{file}.launch.py").is_file(), (place, file)
+        rows = {row.name: row for row in TABLES.get(file, TABLES["depth"])}
+        for word in words:
+            name, value = word.split(":=", 1)
+            assert name in rows, (place, file, word)
+            if not value.startswith("<"):
+                assert not rows[name].choices or value in rows[name].choices, (place, file, word)
+
+
 @pytest.mark.parametrize("robot", DRIVERS)
 def test_a_robots_own_arguments_tell_what_its_preset_sets(robot):
     preset = files.preset_of(CONFIG / "robots" / f"{robot}.yaml")
