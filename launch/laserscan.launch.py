@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Depth from one camera, and a laser scan made of it on depth/scan.
 
-ros2 launch depth_anything_ros laserscan.launch.py robot:=realsense
+ros2 launch depth_anything_ros laserscan.launch.py robot:=realsense scan_frame:=camera_link
 ros2 launch depth_anything_ros laserscan.launch.py robot:=turtlebot4 method:=cloud scan_frame:=base_link
 """
 

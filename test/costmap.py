@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nav2's costmap layers, as far as clouds go: the rules of nav2_costmap_2d, written down again for the tests.
 
+As of the branch main; Humble and Kilted measure the flat layer's ranges a little differently.
 After observation_buffer.cpp, obstacle_layer.cpp, voxel_layer.cpp (branch main, August 2026), raytrace_line_2d.hpp and
 voxel_grid.hpp. Metres; the costmap's frame is level, its z = 0 the floor.
 """

@@ -27,7 +27,7 @@ def test_arguments_read_like_documentation(name):
     assert len({row.name for row in rows}) == len(rows)
     for row in rows:
         assert len(row.description.split()) >= 3 and not row.description.endswith("."), row.name
-        if not row.default and row.name not in ("robot", "robot_namespace", "params_file", "cameras"):
+        if not row.default and row.name not in ("robot", "robot_namespace", "params_file", "cameras", "scan_frame"):
             assert "(empty: " in row.description, row.name
         if row.choices:
             assert row.default in row.choices
@@ -105,8 +105,23 @@ def test_topics_that_are_not_given_follow_the_one_that_is(given, expected):
 def test_a_preset_in_a_namespace():
     camera = {"image": "/a/image", "compressed": "/a/jpeg", "rotation": 90}
     assert files.in_namespace(camera, "") == {}
-    for namespace in ("r1", "/r1", "/r1/"):
-        assert files.in_namespace(camera, namespace) == {"camera.image": "/r1/a/image", "camera.compressed": "/r1/a/jpeg"}
+    assert files.in_namespace(camera, "/r1") == {"camera.image": "/r1/a/image", "camera.compressed": "/r1/a/jpeg"}
+
+
+def test_one_topic_for_all_cameras_is_refused():
+    values = {"cameras": "front, left", "image": "/{name}/image", "camera_info": "", "compressed": "", "frame_id": ""}
+    assert files.topics_of_cameras(values) == {
+        "cameras": ["front", "left"], "front.image": "/front/image", "left.image": "/left/image",
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="frame_id:=mast is the same for all cameras"):
+        files.topics_of_cameras(values | {"frame_id": "mast"})
+
+
+def test_sim_time_is_read_from_a_parameter_file(tmp_path):
+    for name, expected in (("/**", True), ("/depth_anything/depth_node", True), ("other_node", False)):
+        path = tmp_path / "mine.yaml"
+        path.write_text(yaml.safe_dump({name: {"ros__parameters": {"use_sim_time": True}}}))
+        assert files.says_sim_time(path) is expected
 
 
 def nav2_parameters():
@@ -155,6 +170,32 @@ def test_the_layer_comes_before_the_inflation_and_touches_nothing_else(layer):
     assert after == before
     twice = files.with_depth_layer(files.with_depth_layer(before, fragment(layer), "/a"), fragment(layer), "/b")
     assert twice == files.with_depth_layer(before, fragment(layer), "/b")
+
+
+def test_what_the_user_has_tuned_stays():
+    tuned = nav2_parameters()
+    for name in ("local_costmap", "global_costmap"):
+        mine = {"plugin": "nav2_costmap_2d::VoxelLayer", "z_resolution": 0.2, "depth_mark": {"min_obstacle_height": 0.25}}
+        costmap(tuned, name)["depth_layer"] = mine
+    tuned["collision_monitor"]["ros__parameters"]["depth"] = {"min_height": 0.3, "min_points": 20, "topic": "/old"}
+    after = files.with_depth_layer(tuned, fragment("voxel_layer"), "/p")
+    after = files.with_collision_source(after, fragment("collision_monitor"), "/p")
+    layer = costmap(after, "local_costmap")["depth_layer"]
+    assert layer["z_resolution"] == 0.2 and layer["z_voxels"] == 16
+    assert layer["depth_mark"]["min_obstacle_height"] == 0.25 and layer["depth_mark"]["topic"] == "/p"
+    source = after["collision_monitor"]["ros__parameters"]["depth"]
+    assert (source["min_height"], source["min_points"], source["topic"], source["type"]) == (0.3, 20, "/p", "pointcloud")
+
+
+@pytest.mark.parametrize("layer", ["voxel_layer", "obstacle_layer", "stvl_layer"])
+def test_where_there_is_nothing_else_nav2_stops_without_depth(layer):
+    after = files.with_depth_layer(nav2_parameters(), fragment(layer), "/p")
+    assert costmap(after, "local_costmap")["depth_layer"]["depth_mark"]["expected_update_rate"] == 0
+    after = files.that_stops_without_depth(after, 2.0)
+    for name in ("local_costmap", "global_costmap"):
+        added = costmap(after, name)["depth_layer"]
+        assert added["depth_mark"]["expected_update_rate"] == 2.0
+        assert added["depth_clear"]["expected_update_rate"] == 0  # of STVL it never counts as updated
 
 
 def test_the_collision_monitor_gets_a_further_source_where_there_is_one():

@@ -177,7 +177,7 @@ def test_a_manager_never_waits_for_a_network_that_loads_slowly(tmp_path, monkeyp
         assert "Traceback" not in node.log
 
 
-@pytest.mark.parametrize("end", ["killed", "deactivated"])
+@pytest.mark.parametrize("end", ["killed", "interrupted", "deactivated"])
 def test_a_bond_breaks_when_depth_ends(tmp_path, end):
     with DepthProcess(tmp_path, model="demo", autostart=False) as node:
         for _ in range(2 if end == "deactivated" else 1):  # it can be formed again
@@ -191,6 +191,8 @@ def test_a_bond_breaks_when_depth_ends(tmp_path, end):
                 assert not bond.is_broken()  # heartbeats keep it
                 if end == "killed":
                     node.process.kill()
+                elif end == "interrupted":
+                    assert node.stop() == 0
                 else:
                     manager.change(Transition.TRANSITION_DEACTIVATE, "inactive")
                 it.wait(bond.is_broken, "the end of the bond", 6)

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
+from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
-
-from launch import LaunchContext, LaunchDescription
 
 from . import files
 from .arguments import Argument, depth_arguments, robot_arguments
@@ -29,7 +28,8 @@ def describe(rows: tuple[Argument, ...], start: Callable[[dict], list]) -> Launc
     ]
 
     def read(context: LaunchContext) -> list:
-        return start({row.name: context.launch_configurations[row.name].strip() for row in rows})
+        values = {row.name: context.launch_configurations[row.name].strip() for row in rows}
+        return start(values | {"pushed": context.launch_configurations.get("ros_namespace", "")})
 
     return LaunchDescription([*declared, OpaqueFunction(function=read)])
 
@@ -46,19 +46,21 @@ def robot(name: str) -> LaunchDescription:
 
 def depth(values: dict) -> list:
     """The depth node of one camera, and the static transform and RViz if asked for."""
-    namespace, rows = namespace_of(values), {row.name: row for row in arguments()}
     preset, layers = {}, []
+    robot_namespace = robot_namespace_of(values)
     if values["robot"]:
         path = PRESETS / f"{values['robot']}.yaml"
         preset = files.preset_of(path)
-        layers += [str(path), files.in_namespace(preset["camera"], values["robot_namespace"])]
+        moved = files.in_namespace(preset["camera"], robot_namespace)
+        if values["model"] and "input_size" in preset:  # it was chosen for the preset's model
+            moved["input_size"] = 0
+        layers += [str(path), *([files.write_layer(moved)] if moved else [])]
     layers += [str(files.user_file("params_file", values["params_file"]))] if values["params_file"] else []
-    last = {row.parameter: row.parse(values[name]) for name, row in rows.items() if row.parameter and values[name]}
-    started = [depth_node(values, [*layers, last | files.topics_of(values)], [("image", "/camera/image_raw")])]
-    frame_id = values["frame_id"] or preset.get("camera", {}).get("frame_id", "")
+    remappings = [("image", f"{robot_namespace}/camera/image_raw")]  # where nothing else says which
+    started = [depth_node(values, arguments(), layers, files.topics_of(values), remappings)]
     if values["optical_parent"]:
-        started.append(optical_transform(values, namespace, frame_id))
-    if rows["rviz"].parse(values["rviz"]):
+        started.append(optical_transform(values, values["frame_id"] or preset.get("camera", {}).get("frame_id", "")))
+    if is_true(values["rviz"]):
         of_preset = files.fixed_frame_of(PRESETS / f"{values['robot']}.yaml") if values["robot"] else ""
         fixed_frame = values["fixed_frame"] or values["frame_id"] or of_preset or "camera_optical_frame"
         started.append(rviz("depth.rviz", values, fixed_frame))
@@ -67,30 +69,31 @@ def depth(values: dict) -> list:
 
 def several_cameras(values: dict) -> list:
     """One depth node for all cameras."""
-    cameras = [name.strip() for name in values["cameras"].split(",") if name.strip()]
-    if not cameras:
-        raise ValueError("cameras is empty: expected names such as cameras:=front,left,rear")
-    topics = (*files.TOPICS, "frame_id")
-    first = {
-        f"{camera}.{topic}": values[topic].replace("{name}", camera) for camera in cameras for topic in topics if values[topic]
-    }
-    layers = [{"cameras": cameras} | first]
+    first = files.topics_of_cameras(values)
+    layers = [files.write_layer(first)]
     layers += [str(files.user_file("params_file", values["params_file"]))] if values["params_file"] else []
-    rows = {row.name: row for row in arguments() if row.parameter and row.name != "frame_id"}
-    last = {row.parameter: row.parse(values[name]) for name, row in rows.items() if values.get(name)}
-    return [depth_node(values, [*layers, last], [])]
+    rows = tuple(row for row in arguments() if row.name != "frame_id")
+    return [depth_node(values, rows, layers, {}, [])]
 
 
-def depth_node(values: dict, parameters: list, remappings: list[tuple[str, str]]) -> Node:
-    """The node itself; parameters that come later win."""
+def depth_node(values: dict, rows: tuple[Argument, ...], layers: list[str], last: dict, remappings: list) -> Node:
+    """The node itself.
+
+    Args:
+        rows: arguments that set parameters.
+        layers: YAML files; later ones win, and the arguments over all. Only the arguments may be a dictionary: launch_ros
+            writes that under the node's full name, which wins over the /** of files wherever it stands.
+        last: parameters that go with the arguments.
+    """
     namespace = namespace_of(values)
+    given = {row.parameter: row.parse(values[row.name]) for row in rows if row.parameter and values.get(row.name)} | last
     logger = ".".join([*filter(None, namespace.split("/")), "depth_node"])
     return Node(
         package=PACKAGE,
         executable="depth_node",
         name="depth_node",
         namespace=namespace,
-        parameters=[layer for layer in parameters if layer],
+        parameters=[*layers, *([given] if given else [])],
         remappings=remappings,
         arguments=["--ros-args", "--log-level", f"{logger}:={values['log_level']}"],
         output="screen",
@@ -98,38 +101,34 @@ def depth_node(values: dict, parameters: list, remappings: list[tuple[str, str]]
     )
 
 
-def optical_transform(values: dict, namespace: str, child: str) -> Node:
+def optical_transform(values: dict, child: str) -> Node:
     """A static transform from a frame with x forward to the optical frame (REP-103)."""
     if not child:
-        raise ValueError("optical_parent needs the name of the optical frame: set frame_id, too")
+        raise ValueError("optical_parent needs the name of the optical frame: set the argument frame_id, too")
     rotation = ["--roll", f"{-math.pi / 2}", "--pitch", "0", "--yaw", f"{-math.pi / 2}"]
-    robot_namespace = values["robot_namespace"].strip("/")
     return Node(
         package="tf2_ros",
         executable="static_transform_publisher",
         name="depth_optical_frame",
-        namespace=namespace,
+        namespace=namespace_of(values),
         arguments=[*rotation, "--frame-id", values["optical_parent"], "--child-frame-id", child],
-        remappings=[("/tf_static", f"/{robot_namespace}/tf_static")] if robot_namespace else [],
+        remappings=transforms_of(values),
     )
 
 
 def rviz(name: str, values: dict, fixed_frame: str) -> Node:
-    """RViz with one of the package's files, its topics below the node's namespace."""
+    """RViz with one of the package's files, its topics below the node's and the robot's namespace."""
     needs("rviz2", "rviz:=true", "rviz2")
-    ours, robot_namespace = namespace_of(values), absolute(values["robot_namespace"].strip("/"))
-    robots = ("/tf", "/tf_static", "/local_costmap/costmap", "/global_costmap/costmap", "/plan", "/goal_pose", "/initialpose")
-    topics = [
-        (f"/depth_anything/{name}", f"{absolute(ours)}/{name}") for name in ("depth/color", "depth/points", "rgb/image_rect")
-    ]
-    topics += [(name, f"{robot_namespace}{name}") for name in robots] if robot_namespace else []
+    ours, robots = namespace_of(values), robot_namespace_of(values)
+    topics = [(f"/depth_anything/{name}", f"{ours}/{name}") for name in ("depth/color", "depth/points", "rgb/image_rect")]
+    of_robot = ("/local_costmap/costmap", "/global_costmap/costmap", "/plan", "/goal_pose", "/initialpose")
     return Node(
         package="rviz2",
         executable="rviz2",
         name="depth_rviz",
         arguments=["-d", str(SHARE / "rviz" / name), "-f", fixed_frame],
-        remappings=topics,
-        parameters=[{"use_sim_time": is_true(values["use_sim_time"])}],
+        remappings=[*topics, *((name, robots + name) for name in of_robot if robots), *transforms_of(values)],
+        parameters=[{"use_sim_time": sim_time_of(values)}],
     )
 
 
@@ -152,14 +151,28 @@ def has(package: str) -> bool:
     return True
 
 
+def robot_namespace_of(values: dict) -> str:
+    """The robot's namespace with a slash in front; empty: the root."""
+    parts = [part.strip("/") for part in (values["pushed"], values.get("robot_namespace", "")) if part.strip("/")]
+    return "/" + "/".join(parts) if parts else ""
+
+
 def namespace_of(values: dict) -> str:
-    """The namespace of the node: below the robot's."""
-    return "/".join(part.strip("/") for part in (values.get("robot_namespace", ""), values["namespace"]) if part.strip("/"))
+    """The namespace of the node and of its topics, below the robot's, with a slash in front; empty: the root."""
+    return robot_namespace_of(values) + (f"/{values['namespace'].strip('/')}" if values["namespace"].strip("/") else "")
 
 
-def absolute(namespace: str) -> str:
-    """With a slash in front, unless it is the root."""
-    return f"/{namespace}" if namespace else ""
+def transforms_of(values: dict) -> list[tuple[str, str]]:
+    """The remappings of /tf and /tf_static that a robot in a namespace needs."""
+    robot = robot_namespace_of(values)
+    return [(name, robot + name) for name in ("/tf", "/tf_static")] if robot else []
+
+
+def sim_time_of(values: dict) -> bool:
+    """Whether time comes from /clock: by the argument, else by params_file."""
+    if values["use_sim_time"] or not values["params_file"]:
+        return is_true(values["use_sim_time"])
+    return files.says_sim_time(files.user_file("params_file", values["params_file"]))
 
 
 def is_true(text: str) -> bool:

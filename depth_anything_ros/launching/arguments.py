@@ -48,7 +48,7 @@ def _switch(name: str, default: str, description: str, parameter: str = "") -> A
 _ROWS = (
     Argument("robot", "", "preset of a robot or camera: its topics, frame, rectification and a suitable model"),
     Argument("robot_namespace", "", "namespace of the robot, such as a200_0000: before the preset's topics and the node's own"),
-    Argument("image", "", "image topic of the camera (empty: the preset's, else /camera/image_raw)"),
+    Argument("image", "", "image topic of the camera (empty: the preset's, else camera/image_raw below robot_namespace)"),
     Argument("camera_info", "", "its camera_info topic (empty: the preset's, else camera_info beside the image topic)"),
     Argument("compressed", "", "compressed image topic, read instead of the raw one (empty: the preset's, else"
              " <image>/compressed, where no raw image is published)"),
@@ -65,7 +65,7 @@ _ROWS = (
     Argument("device", "", "auto, cpu, cuda, cuda:N, mps (empty: as in params_file, else auto)", "device"),
     Argument("namespace", "depth_anything", "namespace of the node and of its depth/... topics"),
     Argument("params_file", "", "your own YAML, written like config/depth.yaml (its first key is /**:)"),
-    _switch("use_sim_time", "", "true: take time from /clock (empty: as in params_file, else false)", "use_sim_time"),
+    _switch("use_sim_time", "", "true: take time from /clock (empty: as params_file says, else false)", "use_sim_time"),
     _switch("autostart", "", "false: leave configure and activate to a lifecycle manager (empty: as in params_file, else true)",
             "autostart"),
     Argument("log_level", "info", "of the depth node", choices=("debug", "info", "warn", "error")),
@@ -111,6 +111,7 @@ NAV2 = (
     _switch("only_depth", "false", "true: the camera is the only obstacle sensor; Nav2's other obstacle sources, such as a"
             " laser scan, are taken out"),
     _switch("mapless", "false", "true: plan in a rolling window of the odom frame, without a map and without localisation"),
+    Argument("write_to", "", "file that Nav2's parameters with depth are written to (empty: a temporary one)"),
     _switch("bringup", "true", "true: start Nav2, too (nav2_bringup's navigation_launch.py); false: only write the parameters"
             " for it and start depth under a lifecycle manager"),
 )  # fmt: skip
@@ -120,7 +121,7 @@ RTABMAP = (
     Argument("odom_topic", "", "odometry of the robot's wheels (empty: odom, below the robot's namespace)"),
     _switch("visual_odometry", "false", "true: RTAB-Map's own odometry from the images, for a robot without; the scale of depth"
             " that is estimated wavers, and this odometry with it"),
-    Argument("rtabmap_args", "--delete_db_on_start", "further arguments of the rtabmap node"),
+    Argument("rtabmap_args", "", "further arguments of the rtabmap node, --delete_db_on_start maps anew (empty: none)"),
     _switch("rtabmap_viz", "true", "true: start RTAB-Map's own window"),
 )  # fmt: skip
 
@@ -128,5 +129,6 @@ LASERSCAN = (
     Argument("method", "image", "image: the middle rows of the depth image, for a camera that looks straight ahead"
              " (depthimage_to_laserscan); cloud: a band of heights of the cloud, for any camera on a robot with transforms"
              " (pointcloud_to_laserscan)", choices=("image", "cloud")),
-    Argument("scan_frame", "", "frame of the scan, x forward (empty: camera_link for image, base_link for cloud)"),
+    Argument("scan_frame", "", "frame of the scan, x forward: the camera's mount for image, the robot's base for cloud; it has"
+             " to be given"),
 )  # fmt: skip

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -30,12 +32,11 @@ def fixed_frame_of(path: Path) -> str:
 
 def in_namespace(camera: dict, namespace: str) -> dict:
     """A preset's topics below the robot's namespace, if it has one, as parameters of the node."""
-    prefix = "/" + namespace.strip("/")
-    return {f"camera.{name}": prefix + camera[name] for name in TOPICS if camera.get(name)} if namespace else {}
+    return {f"camera.{name}": namespace + camera[name] for name in TOPICS if camera.get(name)} if namespace else {}
 
 
 def topics_of(values: dict) -> dict:
-    """The topics of the command line as parameters. Those that are not given follow the one that is, not the preset's."""
+    """The topics of the command line as parameters. Those that are not given follow the one that is, whatever files say."""
     if not values["image"] and not values["compressed"]:
         return {"camera.camera_info": values["camera_info"]} if values["camera_info"] else {}
     result = {f"camera.{name}": values[name] for name in TOPICS}
@@ -43,6 +44,51 @@ def topics_of(values: dict) -> dict:
         result["camera.image_transport"] = "compressed"
         result["camera.image"] = values["image"] or values["compressed"].removesuffix("/compressed")
     return result
+
+
+def topics_of_cameras(values: dict) -> dict:
+    """The names and topics of several cameras, as parameters.
+
+    Raises:
+        ValueError: no names, or one topic for all.
+    """
+    cameras = [name.strip() for name in values["cameras"].split(",") if name.strip()]
+    if not cameras:
+        raise ValueError("cameras is empty: expected names such as cameras:=front,left,rear")
+    topics = [name for name in (*TOPICS, "frame_id") if values[name]]
+    alike = [name for name in topics if "{name}" not in values[name]]
+    if alike and len(cameras) > 1:
+        raise ValueError(f"{alike[0]}:={values[alike[0]]} is the same for all cameras: write {{name}} where they differ")
+    return {"cameras": cameras} | {
+        f"{camera}.{name}": values[name].replace("{name}", camera) for camera in cameras for name in topics
+    }
+
+
+def write_layer(parameters: dict, path: str = "", comment: str = "") -> str:
+    """Parameters of a node as a YAML file under /**; returns its path (empty: a new temporary file)."""
+    return write_yaml({"/**": {"ros__parameters": parameters}}, path, comment)
+
+
+def write_yaml(tree: dict, path: str = "", comment: str = "") -> str:
+    """A YAML file; returns its path (empty: a new temporary file)."""
+    if not path:
+        descriptor, path = tempfile.mkstemp(prefix="depth_anything_", suffix=".yaml")
+        os.close(descriptor)
+    path = str(Path(path).expanduser())
+    with open(path, "w") as file:
+        file.write(f"# {comment}\n" if comment else "")
+        yaml.safe_dump(tree, file, sort_keys=False)
+    return path
+
+
+def says_sim_time(path: Path) -> bool:
+    """Whether a parameter file sets use_sim_time for all nodes (/**) or for the depth node."""
+    tree = yaml.safe_load(path.read_text()) or {}
+    return any(
+        bool(node.get("ros__parameters", {}).get("use_sim_time"))
+        for name, node in tree.items()
+        if isinstance(node, dict) and (name == "/**" or name.endswith("depth_node"))
+    )
 
 
 def user_file(name: str, text: str) -> Path:
@@ -70,7 +116,7 @@ def with_depth_layer(nav2: dict, fragment: dict, points: str) -> dict:
     """Nav2's parameters with the layer of config/nav2/*_layer.yaml in both costmaps, before the inflation.
 
     Args:
-        nav2: Nav2's parameters, as nav2_bringup lays them out.
+        nav2: Nav2's parameters, as nav2_bringup lays them out; what they say of the layer already stays.
         fragment: the content of a layer's file; what it says of the local costmap goes for both.
         points: absolute name of the cloud's topic.
 
@@ -81,7 +127,9 @@ def with_depth_layer(nav2: dict, fragment: dict, points: str) -> dict:
     result = copy.deepcopy(nav2)
     for costmap in _COSTMAPS:
         parameters = _parameters(result, costmap)
-        for name, layer in copy.deepcopy(layers).items():
+        for name, ours in layers.items():
+            theirs = parameters.get(name, {})
+            layer = merge(ours, theirs) if theirs.get("plugin") == ours["plugin"] else copy.deepcopy(ours)
             for source in layer["observation_sources"].split():
                 layer[source]["topic"] = points
             plugins = [plugin for plugin in parameters.get("plugins", []) if plugin != name]
@@ -97,9 +145,23 @@ def with_collision_source(nav2: dict, fragment: dict, points: str) -> dict:
     if "collision_monitor" in result:
         monitor, added = (tree["collision_monitor"]["ros__parameters"] for tree in (result, copy.deepcopy(fragment)))
         for name in added["observation_sources"]:
-            added[name]["topic"] = points
+            added[name] = merge(added[name], monitor.get(name, {})) | {"topic": points}
         sources = [name for name in monitor.get("observation_sources", []) if name not in added["observation_sources"]]
         monitor |= added | {"observation_sources": sources + added["observation_sources"]}
+    return result
+
+
+def that_stops_without_depth(nav2: dict, seconds: float) -> dict:
+    """Nav2's parameters with costmaps that are out of date when the cloud that marks is older than that.
+
+    Nav2 does not drive on such a costmap. On Humble, whose bringup has no collision monitor, it is the only net.
+    """
+    result = copy.deepcopy(nav2)
+    for costmap in _COSTMAPS:
+        layer = _parameters(result, costmap)["depth_layer"]
+        for source in layer["observation_sources"].split():
+            if layer[source]["marking"]:
+                layer[source]["expected_update_rate"] = layer[source].get("expected_update_rate") or seconds
     return result
 
 

@@ -36,10 +36,15 @@ class Bond:
         self._publish()
 
     def end(self) -> None:
-        """Say that we go."""
+        """Say that we go; after an interrupt, when ROS is down already, the manager finds out by itself."""
         self._status.active = False
-        self._publish()
-        self._publisher.wait_for_all_acked(Duration(seconds=0.5))
+        try:
+            self._publish()
+            self._publisher.wait_for_all_acked(Duration(seconds=0.5))
+        except Exception:
+            if self._node.context.ok():
+                raise
+            return
         self._node.destroy_timer(self._timer)
         self._node.destroy_publisher(self._publisher)
 

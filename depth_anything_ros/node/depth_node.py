@@ -6,6 +6,7 @@ The spinning thread only receives and keeps house; a worker thread runs the netw
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import Callable
@@ -144,15 +145,15 @@ class DepthNode(LifecycleNode):
         self._network.clear()
 
     def _stop_work(self) -> None:
-        if self._bond:
-            self._bond.end()
-            self._bond = None
         if self._worker:
             if not self._worker.stop():
                 self.get_logger().error("the worker does not answer: a frame hangs in the network")
             self._worker = None
         for stream in self._streams.values():
             stream.source.close()
+        if self._bond:
+            self._bond.end()
+            self._bond = None
 
     def _release(self) -> None:
         self._stop_work()
@@ -306,7 +307,8 @@ def main(args: list[str] | None = None) -> int:
         pass
     finally:
         if node:
-            node.close()
+            with contextlib.suppress(KeyboardInterrupt):  # a second one, from somebody in a hurry
+                node.close()
         executor.shutdown()
         rclpy.try_shutdown()
     return 0
