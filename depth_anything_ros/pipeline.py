@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from .geometry import AdaptiveRange, Camera, colorize, pack_cloud, unproject
+from .geometry import AdaptiveRange, Camera, colorize, enlarge, pack_cloud, unproject
 from .inference import Prediction
 from .models import METRIC
 
@@ -33,15 +33,22 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class DepthRange:
-    """Metres outside of which depth is invalid, not a wall."""
+class DepthSettings:
+    """What is believed of a network's metres.
+
+    Attributes:
+        near, far: metres outside of which depth is invalid, not a wall.
+        edge_tolerance: see `geometry.enlarge`; 0: depth is enlarged bilinearly, points between surfaces and all.
+    """
 
     near: float
     far: float
+    edge_tolerance: float = 0.0
 
 
-def refine(prediction: Prediction, valid: DepthRange, covered: np.ndarray | None = None) -> torch.Tensor | None:
-    """Metres at the image's size, (H, W) float32 along z, NaN outside the valid range and where the image shows nothing.
+def refine(prediction: Prediction, settings: DepthSettings, covered: np.ndarray | None = None) -> torch.Tensor | None:
+    """Metres at the image's size, (H, W) float32 along z; NaN outside the valid range, between surfaces, and where the image
+    shows nothing.
 
     None for relative output.
 
@@ -49,8 +56,11 @@ def refine(prediction: Prediction, valid: DepthRange, covered: np.ndarray | None
     """
     if prediction.kind != METRIC:
         return None
-    depth = prediction.resized()
-    good = (depth >= valid.near) & (depth <= valid.far)
+    if settings.edge_tolerance:
+        depth = enlarge(prediction.tensor, prediction.image_size, prediction.align_corners, settings.edge_tolerance)
+    else:
+        depth = prediction.resized()
+    good = (depth >= settings.near) & (depth <= settings.far)
     if covered is not None:
         good &= torch.from_numpy(covered).to(depth.device)
     return torch.where(good, depth, torch.nan)
@@ -75,12 +85,12 @@ class Outputs:
         self,
         frame: Frame,
         prediction: Prediction,
-        valid: DepthRange,
+        settings: DepthSettings,
         color: ColorSettings,
         relative_range: AdaptiveRange,
     ):
         self._frame, self._prediction, self._color, self._relative_range = frame, prediction, color, relative_range
-        self._metres = refine(prediction, valid, frame.covered)
+        self._metres = refine(prediction, settings, frame.covered)
 
     @property
     def is_metric(self) -> bool:

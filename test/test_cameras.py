@@ -96,7 +96,7 @@ def test_three_cameras_of_other_sizes_and_rates_then_one_silent_and_one_broken(t
 
 def test_cameras_that_arrive_together_give_what_each_gives_alone(tmp_path):
     """Batched or not, the depth of an image is the same; the images are different ones."""
-    parameters = {"model": "demo", "device": "cpu", "input_size": 96, "cameras": "[front, left]"}
+    parameters = {"model": "demo", "device": "cpu", "input_size": 96, "cameras": "[front, left]", "edges__tolerance": 0.0}
     with DepthProcess(tmp_path, **parameters), bench(listen=()) as it:
         rig = Rig(it, front=(320, 240), left=(320, 240))
         rig.wait_ready()
@@ -189,10 +189,11 @@ def test_a_camera_that_is_mounted_on_its_side(tmp_path, degrees, code):
     inverse = {cv2.ROTATE_90_CLOCKWISE: cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_90_COUNTERCLOCKWISE: cv2.ROTATE_90_CLOCKWISE}
     sideways = cv2.rotate(upright, inverse[code])
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
-    with DepthProcess(tmp_path / "a", model="demo", device="cpu"), bench() as it:
+    parameters = {"model": "demo", "device": "cpu", "edges__tolerance": 0.0}
+    with DepthProcess(tmp_path / "a", **parameters), bench() as it:
         it.wait_reading()
         expected = depth_of(it.expect("depth/image", it.send(upright)))
-    with DepthProcess(tmp_path / "b", model="demo", device="cpu", camera__rotation=degrees), bench() as it:
+    with DepthProcess(tmp_path / "b", **parameters, camera__rotation=degrees), bench() as it:
         it.wait_reading()
         stamp = it.send(sideways)
         depth, info = depth_of(it.expect("depth/image", stamp)), it.expect("depth/camera_info", stamp)

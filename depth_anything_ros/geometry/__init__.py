@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Camera model, rectification, clouds and colour. No ROS."""
+"""Camera model, rectification, edges, clouds and colour. No ROS."""
 
 from .camera import Camera, CameraError, UncalibratedError
 from .cloud import POINT_STEP, pack_cloud, unproject
 from .color import COLORMAPS, AdaptiveRange, colorize
+from .edges import between_surfaces, enlarge
 from .rectify import ROTATIONS, Rectification, ideal_camera, rotate
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "CameraError",
     "Rectification",
     "UncalibratedError",
+    "between_surfaces",
     "colorize",
+    "enlarge",
     "ideal_camera",
     "pack_cloud",
     "rotate",

@@ -16,7 +16,7 @@ from ..inference.preprocessing import check_input_size
 from ..messages.bridge import BRIDGES
 from ..messages.camera_info import RECTIFY
 from ..models import METRIC, MODELS, check_licence, default_encoder, locate, lookup
-from ..pipeline import ColorSettings, DepthRange
+from ..pipeline import ColorSettings, DepthSettings
 
 ENCODER_CHOICES = ("", "vits", "vitb", "vitl", "vitg", "tiny")
 TRANSPORTS = ("auto", "raw", "compressed")
@@ -57,6 +57,8 @@ TABLE = (
     Parameter("malloc_tuning", True, "Let glibc reuse buffers of image size (mallopt)", dynamic=False),
     Parameter("cameras", [""], "Names of the cameras that this node serves. One empty name: one camera, whose topics have no "
               "prefix; else every topic begins with its camera's name, and <name>.* overrides camera.* for it", dynamic=False),
+    Parameter("edges.tolerance", 0.02, "Depth that agrees with no surface beside it to this share is between two surfaces, "
+              "and invalid: no points in the air. 0: leave it", limits=(0.0, 1.0)),
     Parameter("color.map", "turbo", "Colour map of depth/color", tuple(COLORMAPS)),
     Parameter("color.min_depth", 0.0, "Metres at the near end of the colour map", limits=(0.0, 1000.0)),
     Parameter("color.max_depth", 10.0, "Metres at the far end of the colour map", limits=(0.01, 1000.0)),
@@ -143,7 +145,7 @@ class Settings:
 
     values: dict[str, object]
     network: NetworkSettings
-    valid: DepthRange
+    depth: DepthSettings
     color: ColorSettings
     deterministic: bool
     image_bridge: str
@@ -212,7 +214,7 @@ def read(node: Node, changes: dict[str, object] | None = None) -> Settings:
         values=raw,
         cameras=_cameras(node, values["cameras"]),
         network=network,
-        valid=DepthRange(values["min_depth"], far),
+        depth=DepthSettings(values["min_depth"], far, values["edges.tolerance"]),
         color=ColorSettings(values["color.map"], values["color.min_depth"], values["color.max_depth"]),
         **{name: values[name] for name in ("deterministic", "image_bridge", "no_image_timeout", "malloc_tuning")},
     )

@@ -110,7 +110,7 @@ class Worker:
     def _publish(self, job: Job, prediction: Prediction, settings: Settings) -> None:
         """Everything that somebody wants of a frame, all with the image's own stamp and frame."""
         stream = job.stream
-        outputs = Outputs(job.frame, prediction, settings.valid, settings.color, stream.relative_range)
+        outputs = Outputs(job.frame, prediction, settings.depth, settings.color, stream.relative_range)
         unserved = stream.publications.publish(job.header, outputs, job.info)
         stream.statistics.departed(time.monotonic() - job.arrival.time)
         if unserved:
