@@ -64,9 +64,9 @@ def topics_of_cameras(values: dict) -> dict:
     }
 
 
-def write_layer(parameters: dict, path: str = "", comment: str = "") -> str:
-    """Parameters of a node as a YAML file under /**; returns its path (empty: a new temporary file)."""
-    return write_yaml({"/**": {"ros__parameters": parameters}}, path, comment)
+def write_layer(parameters: dict) -> str:
+    """Parameters of a node in a temporary YAML file under /**; returns its path."""
+    return write_yaml({"/**": {"ros__parameters": parameters}})
 
 
 def write_yaml(tree: dict, path: str = "", comment: str = "") -> str:
