@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from ros import camera_info, depth_of, picture
+from ros import DepthProcess, camera_info, depth_of, picture
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -174,6 +174,29 @@ class StandIn:
             assert (cloud.width, cloud.height) == driver.size
             z = np.frombuffer(cloud.data, np.float32).reshape(height, width, 4)[..., 2]
             assert np.isfinite(z).mean() > 0.5
+
+
+def camera_player(driver, folder):
+    """camera_player in the driver's place, in a process of its own; None where it cannot be like that driver."""
+    if not driver.info or driver.barrel or driver.stale_d or driver.info_frame or not driver.stamped or driver.qos == LATCHED:
+        return None
+    folder.mkdir()
+    reliability = "best_effort" if driver.qos == BEST_EFFORT else "reliable"
+    remaps = ("-r", f"camera/image_raw:={driver.image}", "-r", f"camera/camera_info:={driver.info}")
+    qos = {f"qos_overrides.{topic}.publisher.reliability": reliability for topic in (driver.image, driver.info)}
+    return DepthProcess(
+        folder,
+        *remaps,
+        command=("-m", "depth_anything_ros.node.camera_player"),
+        scenes=1,
+        frames=1,
+        width=driver.size[0],
+        height=driver.size[1],
+        frame_id=driver.frame,
+        encoding=driver.encoding,
+        rate=5.0,
+        **qos,
+    )
 
 
 def _encoded(rgb, encoding):

@@ -70,15 +70,33 @@ def test_the_player_publishes_a_camera_with_its_true_depth(tmp_path):
     assert min(np.nanmax(np.abs(depth_of(truth) - e)[np.isfinite(e)]) for e in expected) < 1e-3
 
 
+def test_the_player_speaks_the_encoding_of_the_driver_that_it_stands_for(tmp_path):
+    parameters = {"scenes": 1, "frames": 1, "width": 64, "height": 48, "wait_for_reader": True, "encoding": "bgra8"}
+    with DepthProcess(tmp_path, command=PLAYER, **parameters), bench(listen=()) as it:
+        it.node.create_subscription(Image, "camera/image_raw", it.received["image"].append, 10)
+        it.wait(lambda: it.received["image"], "an image", 60)
+    image = it.received["image"][0]
+    assert (image.encoding, image.step) == ("bgra8", 4 * 64)
+    (shot,) = render_scenes(0, 1, 1, 64, 48)
+    np.testing.assert_array_equal(np.frombuffer(image.data, np.uint8).reshape(48, 64, 4)[..., 2::-1], shot.rgb)
+
+
 def test_the_player_plays_a_video_to_its_end(tmp_path, data):
     with DepthProcess(tmp_path, command=PLAYER, source=data / "video" / "robot_unitree.mp4", loop=False, rate=200.0) as player:
         assert player.process.wait(60) == 0
     assert "Traceback" not in player.log
 
 
-def test_the_player_says_what_it_cannot_open(tmp_path):
-    player = DepthProcess(tmp_path, command=PLAYER, source="/none.mp4")
+@pytest.mark.parametrize(
+    "parameters, text",
+    [
+        ({"source": "/none.mp4"}, "'/none.mp4' does not exist"),
+        ({"encoding": "yuv9"}, "encoding is 'yuv9', expected one of: rgb8"),
+    ],
+)
+def test_the_player_says_what_it_cannot_do(tmp_path, parameters, text):
+    player = DepthProcess(tmp_path, command=PLAYER, **parameters)
     player.process.wait(30)
-    assert "'/none.mp4' does not exist" in player.log
+    assert text in player.log
     assert player.process.returncode == 1
     assert Path(player.log_file).is_file()

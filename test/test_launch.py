@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
-from drivers import DRIVERS, StandIn
-from ros import bench
+from drivers import DRIVERS, StandIn, camera_player
+from ros import bench, depth_of
 from sensor_msgs.msg import CameraInfo, Image
 
 pytest.importorskip("launch_ros", reason="launch is not on PyPI: needs a ROS 2 distro")
@@ -113,15 +114,30 @@ def content(it, path, seconds=30):
 
 @pytest.mark.parametrize("robot", DRIVERS)
 def test_one_line_and_depth_comes_out(robot, tmp_path):
-    """With the robot's own launch file where it has one, else with robot:=<name>."""
+    """With the robot's own launch file where it has one, else with robot:=<name>; camera_player is the driver if it can be."""
     own = robot in ROBOTS_WITH_A_FILE
     line = (f"{robot}.launch.py",) if own else ("depth.launch.py", f"robot:={robot}")
     with Launch(tmp_path, *line, *SMALL) as launch, bench(namespace="depth_anything") as it:
-        camera = StandIn(it, DRIVERS[robot])
         it.wait_ready()
-        camera.wait_read()
-        camera.expect_depth()
+        player = camera_player(DRIVERS[robot], tmp_path / "player")
+        if player:
+            with player:
+                expect_depth_of_player(it, DRIVERS[robot])
+        else:
+            camera = StandIn(it, DRIVERS[robot])
+            camera.wait_read()
+            camera.expect_depth()
         assert "Traceback" not in launch.log and "refused" not in launch.log
+
+
+def expect_depth_of_player(it, driver):
+    wanted = ("depth/image", "depth/color", "depth/points", "depth/camera_info")
+    it.wait(lambda: all(it.received[topic] for topic in wanted), "depth of camera_player")
+    for topic in wanted:
+        message = it.received[topic][-1]
+        assert message.header.frame_id == (driver.out or driver.frame)
+        assert (message.width, message.height) == driver.size
+    assert np.isfinite(depth_of(it.received["depth/image"][-1])).mean() > 0.5
 
 
 def test_a_robot_in_a_namespace(tmp_path):

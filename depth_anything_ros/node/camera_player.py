@@ -35,6 +35,7 @@ _PARAMETERS = (
     ("rate", 10.0, "Frames per second"),
     ("loop", True, "Begin again at the end; false: leave then"),
     ("frame_id", "camera_optical_frame", "Optical frame of the images"),
+    ("encoding", "bgr8", "Of the raw images: bgr8, rgb8, bgra8, rgba8 or mono8"),
     ("fov_deg", 60.0, "Horizontal field of view that camera_info states for files and webcams, whose own is not known"),
     ("max_width", 1280, "Wider files are scaled down to this many pixels; 0: never"),
     ("width", 640, "Pixels; procedural scenes"),
@@ -44,6 +45,10 @@ _PARAMETERS = (
     ("frames", 12, "Frames of each procedural scene; a closed loop"),
     ("wait_for_reader", False, "Begin a second after somebody has subscribed to the image or its compressed twin"),
 )
+
+
+_FROM_RGB = {"rgb8": None, "bgr8": cv2.COLOR_RGB2BGR, "bgra8": cv2.COLOR_RGB2BGRA, "rgba8": cv2.COLOR_RGB2RGBA,
+             "mono8": cv2.COLOR_RGB2GRAY}  # fmt: skip
 
 
 class CameraPlayer(Node):
@@ -58,6 +63,8 @@ class CameraPlayer(Node):
         for name in ("rate", "width", "height", "scenes", "frames"):
             if not self._value(name) > 0:
                 raise SourceError(f"{name} is {self._value(name)}, expected more than 0")
+        if self._value("encoding") not in _FROM_RGB:
+            raise SourceError(f"encoding is '{self._value('encoding')}', expected one of: {', '.join(_FROM_RGB)}")
         self.finished = False
         self._image = self._publisher(Image, "camera/image_raw")
         self._compressed = self._publisher(CompressedImage, "camera/image_raw/compressed")
@@ -121,15 +128,17 @@ class CameraPlayer(Node):
         else:
             camera = Camera.from_fov(width, height, float(self._value("fov_deg")))
         self._info.publish(info_of_camera(header, camera))
-        bgr = np.ascontiguousarray(shot.rgb[..., ::-1])
         if self._compressed.get_subscription_count():
             message = CompressedImage(header=header, format="bgr8; jpeg compressed bgr8")
+            bgr = cv2.cvtColor(shot.rgb, cv2.COLOR_RGB2BGR)
             fill(message, cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, 95))[1])
             self._compressed.publish(message)
         if shot.depth is not None and self._truth.get_subscription_count():
             self._truth.publish(image_message(header, shot.depth, "32FC1"))
         if self._image.get_subscription_count():
-            self._image.publish(image_message(header, bgr, "bgr8"))
+            code = _FROM_RGB[self._value("encoding")]
+            pixels = shot.rgb if code is None else cv2.cvtColor(shot.rgb, code)
+            self._image.publish(image_message(header, np.ascontiguousarray(pixels), self._value("encoding")))
 
 
 def main(args: list[str] | None = None) -> int:
