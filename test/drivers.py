@@ -156,24 +156,35 @@ class StandIn:
 
     def expect_depth(self):
         """Depth, calibration and cloud come out, of the right size, in the right frame, with the right focal length."""
-        it, driver, (width, height) = self.it, self.driver, self.driver.size
-        wanted = {"depth/image", "depth/color"} | ({"depth/points", "depth/camera_info"} if driver.info else set())
+        it, driver = self.it, self.driver
         for _ in range(40):
             self.send()
             it.spin(0.3)
-            if all(it.received[topic] for topic in wanted):
+            if all(it.received[topic] for topic in outputs_of(driver)):
                 break
-        assert all(it.received[topic] for topic in wanted), (dict(it.received).keys(), it.message)
-        depth = it.received["depth/image"][-1]
-        assert (depth.width, depth.height) == driver.size and np.isfinite(depth_of(depth)).mean() > 0.5
-        assert {it.received[topic][-1].header.frame_id for topic in wanted} == {driver.out or driver.frame}
+        check_outputs(it, driver)
         if driver.info:
             info = next(i for i in it.received["depth/camera_info"] if not any(i.d))
-            assert info.k[0] == pytest.approx((0.75 if driver.barrel or driver.stale_d else 0.9) * width)
-            cloud = it.received["depth/points"][-1]
-            assert (cloud.width, cloud.height) == driver.size
-            z = np.frombuffer(cloud.data, np.float32).reshape(height, width, 4)[..., 2]
-            assert np.isfinite(z).mean() > 0.5
+            assert info.k[0] == pytest.approx((0.75 if driver.barrel or driver.stale_d else 0.9) * driver.size[0])
+
+
+def outputs_of(driver):
+    return {"depth/image", "depth/color"} | ({"depth/points", "depth/camera_info"} if driver.info else set())
+
+
+def check_outputs(it, driver):
+    """Everything has come, in the right frame, of the right size, and most of it valid."""
+    wanted, (width, height) = outputs_of(driver), driver.size
+    assert all(it.received[topic] for topic in wanted), (dict(it.received).keys(), it.message)
+    for topic in wanted:
+        message = it.received[topic][-1]
+        assert message.header.frame_id == (driver.out or driver.frame)
+        assert (message.width, message.height) == driver.size
+    assert np.isfinite(depth_of(it.received["depth/image"][-1])).mean() > 0.5
+    if driver.info:
+        cloud = it.received["depth/points"][-1]
+        z = np.frombuffer(cloud.data, np.float32).reshape(height, width, 4)[..., 2]
+        assert np.isfinite(z).mean() > 0.5
 
 
 def camera_player(driver, folder):

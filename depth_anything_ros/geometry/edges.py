@@ -31,10 +31,8 @@ def between_surfaces(depth: torch.Tensor, tolerance: float) -> torch.Tensor:
         def beside(steps: int, padded=padded, axis=axis) -> torch.Tensor:
             return padded.narrow(axis, _REACH + _SPAN + steps, depth.shape[axis])
 
-        sides = [
-            beside(side * _REACH) + (beside(side * _REACH) - beside(side * (_REACH + _SPAN))) * (_REACH / _SPAN)
-            for side in (-1, 1)
-        ]
+        slope = _REACH / _SPAN
+        sides = [(1 + slope) * beside(side * _REACH) - slope * beside(side * (_REACH + _SPAN)) for side in (-1, 1)]
         allowed = tolerance * inverse
         met = ((sides[0] - inverse).abs() <= allowed) | ((sides[1] - inverse).abs() <= allowed)
         alike = torch.minimum((beside(-1) - inverse).abs(), (beside(1) - inverse).abs()) <= allowed
@@ -57,13 +55,15 @@ def enlarge(depth: torch.Tensor, size: tuple[int, int], align_corners: bool, tol
 
     Bilinear on surfaces; across their edges each pixel takes the grid's nearest, so that none is a mixture of two.
     """
-    h, w = depth.shape
     alone = between_surfaces(depth, tolerance)
-    low, high = (F.max_pool2d(value[None, None], 2, 1) for value in (-1 / depth, 1 / depth))
-    step = high + low  # of inverse depth over a cell of four grid pixels; alike in all cells of a plane, however steep
+    inverse = (1 / depth)[None, None]
+    high = F.max_pool2d(inverse, 2, 1)
+    step = high + F.max_pool2d(
+        -inverse, 2, 1
+    )  # of inverse depth over a cell of four grid pixels; alike in all cells of a plane, however steep
     torn = ((step > 2 * tolerance * high) & (step > 2 * -F.max_pool2d(-step, 5, 1, 2)))[0, 0]
     torn |= F.max_pool2d(alone[None, None].to(depth.dtype), 2, 1)[0, 0] > 0
-    (y, y_cell), (x, x_cell) = (_places(n, m, align_corners, str(depth.device)) for n, m in zip(size, (h, w)))
+    (y, y_cell), (x, x_cell) = (_places(n, m, align_corners, str(depth.device)) for n, m in zip(size, depth.shape))
     smooth = F.interpolate(depth[None, None], size=size, mode="bilinear", align_corners=align_corners)[0, 0]
     depth = torch.where(alone, torch.nan, depth)
     return torch.where(torn[y_cell[:, None], x_cell], depth[y[:, None], x], smooth)

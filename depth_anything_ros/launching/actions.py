@@ -13,7 +13,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
 
 from . import files
-from .arguments import Argument, depth_arguments, robot_arguments
+from .arguments import Argument, depth_arguments, is_true, robot_arguments
 
 PACKAGE = "depth_anything_ros"
 SHARE = Path(get_package_share_directory(PACKAGE))
@@ -46,34 +46,28 @@ def robot(name: str) -> LaunchDescription:
 
 def depth(values: dict) -> list:
     """The depth node of one camera, and the static transform and RViz if asked for."""
-    preset, layers = {}, []
+    preset, fixed_frame, layers = {}, "camera_optical_frame", []
     robot_namespace = robot_namespace_of(values)
     if values["robot"]:
         path = PRESETS / f"{values['robot']}.yaml"
-        preset = files.preset_of(path)
+        preset, fixed_frame = files.preset_of(path), files.fixed_frame_of(path)
         moved = files.in_namespace(preset["camera"], robot_namespace)
         if values["model"] and "input_size" in preset:  # it was chosen for the preset's model
             moved["input_size"] = 0
-        layers += [str(path), *([files.write_layer(moved)] if moved else [])]
-    layers += [str(files.user_file("params_file", values["params_file"]))] if values["params_file"] else []
+        layers = [str(path), *([files.write_layer(moved)] if moved else [])]
     remappings = [("image", f"{robot_namespace}/camera/image_raw")]  # where nothing else says which
     started = [depth_node(values, arguments(), layers, files.topics_of(values), remappings)]
     if values["optical_parent"]:
         started.append(optical_transform(values, values["frame_id"] or preset.get("camera", {}).get("frame_id", "")))
     if is_true(values["rviz"]):
-        of_preset = files.fixed_frame_of(PRESETS / f"{values['robot']}.yaml") if values["robot"] else ""
-        fixed_frame = values["fixed_frame"] or values["frame_id"] or of_preset or "camera_optical_frame"
-        started.append(rviz("depth.rviz", values, fixed_frame))
+        started.append(rviz("depth.rviz", values, values["fixed_frame"] or values["frame_id"] or fixed_frame))
     return started
 
 
 def several_cameras(values: dict) -> list:
     """One depth node for all cameras."""
-    first = files.topics_of_cameras(values)
-    layers = [files.write_layer(first)]
-    layers += [str(files.user_file("params_file", values["params_file"]))] if values["params_file"] else []
-    rows = tuple(row for row in arguments() if row.name != "frame_id")
-    return [depth_node(values, rows, layers, {}, [])]
+    layers = [files.write_layer(files.topics_of_cameras(values))]
+    return [depth_node(values, tuple(row for row in arguments() if row.name != "frame_id"), layers, {}, [])]
 
 
 def depth_node(values: dict, rows: tuple[Argument, ...], layers: list[str], last: dict, remappings: list) -> Node:
@@ -81,11 +75,14 @@ def depth_node(values: dict, rows: tuple[Argument, ...], layers: list[str], last
 
     Args:
         rows: arguments that set parameters.
-        layers: YAML files; later ones win, and the arguments over all. Only the arguments may be a dictionary: launch_ros
-            writes that under the node's full name, which wins over the /** of files wherever it stands.
+        layers: YAML files; later ones win, the user's params_file over them and the arguments over all. Only the arguments may
+            be a dictionary: launch_ros writes that under the node's full name, which wins over the /** of files wherever it
+            stands.
         last: parameters that go with the arguments.
     """
     namespace = namespace_of(values)
+    if values["params_file"]:
+        layers = [*layers, str(files.user_file("params_file", values["params_file"]))]
     given = {row.parameter: row.parse(values[row.name]) for row in rows if row.parameter and values.get(row.name)} | last
     logger = ".".join([*filter(None, namespace.split("/")), "depth_node"])
     return Node(
@@ -173,8 +170,3 @@ def sim_time_of(values: dict) -> bool:
     if values["use_sim_time"] or not values["params_file"]:
         return is_true(values["use_sim_time"])
     return files.says_sim_time(files.user_file("params_file", values["params_file"]))
-
-
-def is_true(text: str) -> bool:
-    """Whether a switch is on."""
-    return text.lower() == "true"

@@ -32,13 +32,18 @@ class Argument:
             ValueError: it is not of this kind.
         """
         if self.kind is bool:
-            return text.lower() == "true"
+            return is_true(text)
         try:
             return self.kind(text)
         except ValueError:
             raise ValueError(
                 f"{self.name}:={text} is not a number of the kind that is expected ({self.kind.__name__})"
             ) from None
+
+
+def is_true(text: str) -> bool:
+    """Whether a switch is on."""
+    return text.lower() == "true"
 
 
 def _switch(name: str, default: str, description: str, parameter: str = "") -> Argument:

@@ -12,7 +12,8 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch_ros.actions import Node, SetRemap
 
 from . import files
-from .actions import SHARE, depth, has, is_true, namespace_of, needs, robot_namespace_of, rviz, sim_time_of, transforms_of
+from .actions import SHARE, depth, has, namespace_of, needs, robot_namespace_of, rviz, sim_time_of, transforms_of
+from .arguments import is_true
 
 try:
     from launch_ros.actions import PushROSNamespace as PushNamespace

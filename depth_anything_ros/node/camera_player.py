@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 
 import cv2
-import numpy as np
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockType
@@ -138,7 +137,7 @@ class CameraPlayer(Node):
         if self._image.get_subscription_count():
             code = _FROM_RGB[self._value("encoding")]
             pixels = shot.rgb if code is None else cv2.cvtColor(shot.rgb, code)
-            self._image.publish(image_message(header, np.ascontiguousarray(pixels), self._value("encoding")))
+            self._image.publish(image_message(header, pixels, self._value("encoding")))
 
 
 def main(args: list[str] | None = None) -> int:
