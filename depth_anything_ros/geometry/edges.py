@@ -58,9 +58,8 @@ def enlarge(depth: torch.Tensor, size: tuple[int, int], align_corners: bool, tol
     alone = between_surfaces(depth, tolerance)
     inverse = (1 / depth)[None, None]
     high = F.max_pool2d(inverse, 2, 1)
-    step = high + F.max_pool2d(
-        -inverse, 2, 1
-    )  # of inverse depth over a cell of four grid pixels; alike in all cells of a plane, however steep
+    # Of inverse depth over a cell of four grid pixels; alike in all cells of a plane, however steep.
+    step = high + F.max_pool2d(-inverse, 2, 1)
     torn = ((step > 2 * tolerance * high) & (step > 2 * -F.max_pool2d(-step, 5, 1, 2)))[0, 0]
     torn |= F.max_pool2d(alone[None, None].to(depth.dtype), 2, 1)[0, 0] > 0
     (y, y_cell), (x, x_cell) = (_places(n, m, align_corners, str(depth.device)) for n, m in zip(size, depth.shape))
