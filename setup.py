@@ -14,6 +14,7 @@ ROS_WHEELS = [  # ROS 2 Kilted from PyPI, for machines without a ROS distro
     "ros-rclpy[fastrtps]",
     "ros-std-msgs",
     "ros-sensor-msgs",
+    "ros-std-srvs",
     "ros-diagnostic-msgs",
     "ros-lifecycle-msgs",
 ]
@@ -58,6 +59,7 @@ setup(
             f"depth_node = {NAME}.node.depth_node:main",
             f"camera_player = {NAME}.node.camera_player:main",
             f"depth_image = {NAME}.depth_image:main",
+            f"calibrate = {NAME}.calibrate:main",
         ]
     },
 )

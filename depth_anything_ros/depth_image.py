@@ -13,7 +13,8 @@ import numpy as np
 from .geometry import COLORMAPS, AdaptiveRange
 from .inference import DepthEstimator, ImageError, InferenceError
 from .models import METRIC, MODELS, ModelError, lookup
-from .pipeline import ColorSettings, DepthSettings, Frame, Outputs
+from .outputs import ColorSettings, Outputs, OutputSettings
+from .pipeline import DepthSettings, Frame, Refiner, RefineSettings, Side
 
 
 def main(args: list[str] | None = None) -> int:
@@ -71,7 +72,9 @@ def _convert(path: Path, options: argparse.Namespace, estimator: DepthEstimator)
     values = prediction.at_image_size()
     near, far = np.percentile(values, (2, 98))
     color = ColorSettings(options.colormap, float(near), float(max(far, near + 1e-3)))
-    outputs = Outputs(Frame(rgb), prediction, DepthSettings(0.0, np.inf), color, AdaptiveRange())
+    frame = Frame(rgb)
+    refined = Refiner().refine(frame, prediction, RefineSettings(DepthSettings(0.0, np.inf)))
+    outputs = Outputs(frame, prediction, refined, Side(), OutputSettings(color), AdaptiveRange())
     stem = (options.output or path.parent) / f"{path.stem}_depth"
     np.save(f"{stem}.npy", values)
     cv2.imwrite(f"{stem}.png", outputs.color)

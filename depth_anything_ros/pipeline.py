@@ -1,20 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """The way a frame goes once it is decoded: prediction -> depth in metres -> outputs. No ROS.
 
-A live node and an offline tool call the same code: `DepthEstimator.predict` (stateless), `refine`, `Outputs` (lazy).
+A live node and an offline tool call the same code: `DepthEstimator.predict` (stateless), `Refiner.refine` (one per camera,
+frames in order), `outputs.Outputs` (lazy).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+import math
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from .geometry import AdaptiveRange, Camera, colorize, enlarge, pack_cloud, unproject
+from .geometry import (
+    Camera,
+    Scale,
+    ScaleEstimator,
+    ScaleSettings,
+    Stabilizer,
+    StabilizerSettings,
+    Transform,
+    enlarge,
+    grid_rays,
+    ground_inverse_depth,
+    sample_grid,
+    smooth,
+)
 from .inference import Prediction
 from .models import METRIC
+
+_FARTHEST = 1e6  # metres; inverse depth of nothing and less stands for it
+_MOVED = (0.01, 0.01)  # metres, radians: a transform that differs by more is another one
+_GROUND = (0.1, 4.0)  # 1 / metres: the nearest and farthest ground that a scale is taken from
 
 
 @dataclass(frozen=True)
@@ -25,112 +43,173 @@ class Frame:
         rgb: (H, W, 3) uint8, RGB.
         camera: the calibration of exactly this image, or None if there is no valid one.
         covered: (H, W) bool, False where a rectified image shows nothing; None: everywhere is something.
+        stamp_ns: nanoseconds since the clock's epoch.
     """
 
     rgb: np.ndarray
     camera: Camera | None = None
     covered: np.ndarray | None = None
+    stamp_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Side:
+    """What a frame may need from elsewhere.
+
+    Attributes:
+        mount: (robot's base frame <- optical frame).
+        sensor: (optical frame <- range sensor's frame).
+        points: (N, 3) metres in the range sensor's frame, of about the frame's time.
+        scan: (frame of the scan <- optical frame).
+        problem: why the source of the scale has nothing for this frame.
+    """
+
+    mount: Transform | None = None
+    sensor: Transform | None = None
+    points: np.ndarray | None = None
+    scan: Transform | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True)
 class DepthSettings:
-    """What is believed of a network's metres.
+    """What is believed of a network's metres, and how they come to the image's size.
 
     Attributes:
-        near, far: metres outside of which depth is invalid, not a wall.
+        near, far: metres; nearer is invalid, farther is out of range, and neither is a wall.
         edge_tolerance: see `geometry.enlarge`; 0: depth is enlarged bilinearly, points between surfaces and all.
+        guided: whether colour decides across edges; see `geometry.enlarge`.
+        median, bilateral: see `geometry.smooth`.
+        min_confidence: pixels below are invalid, where the prediction has a confidence.
     """
 
     near: float
     far: float
     edge_tolerance: float = 0.0
-
-
-def refine(prediction: Prediction, settings: DepthSettings, covered: np.ndarray | None = None) -> torch.Tensor | None:
-    """Metres at the image's size, (H, W) float32 along z; NaN outside the valid range, between surfaces, and where the image
-    shows nothing.
-
-    None for relative output.
-
-    Relative output has no metres in it, and none are invented here.
-    """
-    if prediction.kind != METRIC:
-        return None
-    if settings.edge_tolerance:
-        depth = enlarge(prediction.tensor, prediction.image_size, prediction.align_corners, settings.edge_tolerance)
-    else:
-        depth = prediction.resized()
-    good = (depth >= settings.near) & (depth <= settings.far)
-    if covered is not None:
-        good &= torch.from_numpy(covered).to(depth.device)
-    return torch.where(good, depth, torch.nan)
+    guided: bool = False
+    median: int = 0
+    bilateral: float = 0.0
+    min_confidence: float = 0.0
 
 
 @dataclass(frozen=True)
-class ColorSettings:
-    """How depth becomes a picture: a colour map, and the metres that its ends stand for."""
+class RefineSettings:
+    """How a prediction becomes depth."""
 
-    colormap: str = "turbo"
-    near: float = 0.0
-    far: float = 10.0
+    depth: DepthSettings
+    scale: ScaleSettings = field(default_factory=ScaleSettings)
+    stabilizer: StabilizerSettings = field(default_factory=StabilizerSettings)
 
 
-class Outputs:
-    """Everything that can be published of one frame, each computed when first asked for and then kept.
+@dataclass(frozen=True)
+class Refined:
+    """What a frame's prediction was refined to.
 
-    Every array is on the CPU, C-contiguous and of the image's size.
+    Attributes:
+        metres: (H, W) float32 along z at the image's size: NaN invalid, +Inf out of range; None: there are no metres.
+        scale: what the metres come from; None: from the network itself.
+        steadiness: the stabiliser's state in a word; empty: it is off.
     """
 
-    def __init__(
-        self,
-        frame: Frame,
-        prediction: Prediction,
-        settings: DepthSettings,
-        color: ColorSettings,
-        relative_range: AdaptiveRange,
-    ):
-        self._frame, self._prediction, self._color, self._relative_range = frame, prediction, color, relative_range
-        self._metres = refine(prediction, settings, frame.covered)
+    metres: torch.Tensor | None
+    scale: Scale | None = None
+    steadiness: str = ""
 
-    @property
-    def is_metric(self) -> bool:
-        """Whether there are metres."""
-        return self._metres is not None
 
-    @property
-    def rgb(self) -> np.ndarray:
-        """(H, W, 3) uint8: the view that depth belongs to."""
-        return self._frame.rgb
+class Refiner:
+    """Scale, stabiliser, edges and range of one camera: the only step of the pipeline with a memory.
 
-    @cached_property
-    def depth(self) -> np.ndarray:
-        """(H, W) float32 metres, NaN invalid: REP-118's canonical form."""
-        return self._metres.cpu().numpy()
+    The memory belongs to one network, calibration and set of settings; when one of them changes, it starts anew.
 
-    @cached_property
-    def depth_mm(self) -> np.ndarray:
-        """(H, W) uint16 millimetres, 0 invalid: REP-118's raw form. Beyond 65.535 m is invalid."""
-        mm = torch.nan_to_num(torch.round(self._metres * 1000), nan=0.0)
-        return torch.where(mm > 65535, 0, mm).to(torch.int32).cpu().numpy().astype(np.uint16)
+    Attributes:
+        pairs: of the newest frame, (N,) inverse depth of the network and (N,) 1 / metres of the scale's source; None: none.
+    """
 
-    @cached_property
-    def relative(self) -> np.ndarray:
-        """(H, W) float32 inverse depth of unknown scale and shift, as the network gave it."""
-        return self._prediction.at_image_size()
+    def __init__(self):
+        self._key: tuple | None = None
+        self.reset()
 
-    @cached_property
-    def color(self) -> np.ndarray:
-        """(H, W, 3) uint8 BGR."""
-        if self.is_metric:
-            picture = colorize(self._metres, self._color.near, self._color.far, self._color.colormap)
-        else:
-            values = self._prediction.resized()
-            low, high = self._relative_range.update(values)
-            picture = colorize(values, high, low, self._color.colormap)
-        return picture.cpu().numpy()
+    def reset(self) -> None:
+        """Begin anew with the next frame."""
+        self._key = self._transform = self.pairs = None
 
-    @cached_property
-    def cloud(self) -> np.ndarray:
-        """(H, W, 16) uint8: x, y, z, rgb of each pixel in the optical frame. Needs metres and a camera."""
-        points = unproject(self._metres, self._frame.camera.rays(self._metres.device))
-        return pack_cloud(points, self._frame.rgb)
+    def refine(self, frame: Frame, prediction: Prediction, settings: RefineSettings, side: Side = Side()) -> Refined:
+        """Depth of one frame; frames in order of time.
+
+        Relative output has no metres in it, and none are invented: there are none until a scale is valid.
+        """
+        key = (prediction.network, prediction.kind, frame.camera, settings.scale, settings.stabilizer)
+        if key != self._key:
+            self.reset()
+            self._key = key
+            self._scale, self._stabilizer = ScaleEstimator(settings.scale), Stabilizer(settings.stabilizer)
+        self.pairs = None
+        relative = prediction.kind != METRIC
+        inverse = prediction.tensor if relative else 1 / prediction.tensor.clamp_min(1 / _FARTHEST)
+        scale, steadiness = None, ""
+        if settings.scale.source != "none":
+            scale = self._scaled(inverse, relative, frame, prediction, settings, side)
+            if not scale.valid:
+                return Refined(None, scale)
+            inverse = scale.a * inverse + scale.b
+        elif relative:
+            return Refined(None)
+        if settings.stabilizer.enabled:
+            steadiness = "no calibration"
+            if frame.camera:
+                inverse = self._stabilizer.update(inverse, frame.rgb, frame.camera, prediction.align_corners, frame.stamp_ns)
+                steadiness = self._stabilizer.state
+        return Refined(_at_image_size(inverse, frame, prediction, settings.depth), scale, steadiness)
+
+    def _scaled(self, inverse, relative: bool, frame: Frame, prediction: Prediction, settings: RefineSettings, side: Side):
+        source, camera = settings.scale.source, frame.camera
+        if source == "fixed":
+            return self._scale.fixed(prediction.network, camera)
+        if source == "focal":
+            return self._scale.focal(camera)
+        transform = side.sensor if source == "sparse" else side.mount
+        if transform and self._transform and transform.differs(self._transform, *_MOVED):
+            self._scale.reset()
+            self._transform = None
+        self._transform = self._transform or transform
+        problem = side.problem or ("" if camera else "no calibration")
+        if not problem:
+            if source == "sparse":
+                self.pairs = _seen_by_sensor(inverse, prediction, camera, side, settings.depth)
+            else:
+                self.pairs = _on_the_ground(inverse, prediction, camera, side.mount, settings.scale.camera_height)
+        return self._scale.update(self.pairs, relative, frame.stamp_ns, problem)
+
+
+def _seen_by_sensor(inverse: torch.Tensor, prediction: Prediction, camera: Camera, side: Side, depth: DepthSettings):
+    """Pairs of what the network and what a range sensor say of the same pixels."""
+    points = side.sensor.apply(side.points.astype(np.float64))
+    points = points[np.isfinite(points).all(1)]
+    points = points[(points[:, 2] >= depth.near) & (points[:, 2] <= depth.far)]
+    found = sample_grid(inverse, camera.project(points), prediction.image_size, prediction.align_corners)
+    seen = np.isfinite(found)
+    return found[seen], 1 / points[seen, 2]
+
+
+def _on_the_ground(inverse: torch.Tensor, prediction: Prediction, camera: Camera, mount: Transform, camera_height: float):
+    """Pairs of what the network says and of how far away the ground would be, over the pixels that may show it."""
+    height = camera_height or float(mount.translation[2])
+    rays = grid_rays(camera, tuple(inverse.shape), prediction.align_corners, str(inverse.device))
+    stride = max(1, round(math.sqrt(inverse.numel() / 12000)))
+    ground = ground_inverse_depth(rays[:, ::stride, ::stride], mount.rotation[2], max(height, 1e-3))
+    may = (ground > _GROUND[0]) & (ground < _GROUND[1])
+    return inverse[::stride, ::stride][may].cpu().numpy(), ground[may].cpu().numpy()
+
+
+def _at_image_size(inverse: torch.Tensor, frame: Frame, prediction: Prediction, settings: DepthSettings) -> torch.Tensor:
+    """Metres (H, W) with NaN and +Inf in their places, of 1 / metres at the network's grid."""
+    inverse = smooth(inverse, settings.median, settings.bilateral).clamp_min(1 / _FARTHEST)
+    guide = frame.rgb if settings.guided else None
+    depth = enlarge(1 / inverse, prediction.image_size, prediction.align_corners, settings.edge_tolerance, guide)
+    depth = torch.where(depth > settings.far, torch.inf, depth)
+    good = depth >= settings.near
+    if settings.min_confidence and prediction.confidence is not None:
+        good &= prediction.resized(prediction.confidence) >= settings.min_confidence
+    if frame.covered is not None:
+        good &= torch.from_numpy(frame.covered).to(depth.device)
+    return torch.where(good, depth, torch.nan)

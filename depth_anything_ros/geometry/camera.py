@@ -83,6 +83,28 @@ class Camera:
         """
         return _rays(self, str(device))
 
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """(N, 2) pixels u, v of points (N, 3) in the optical frame, as the lens distorts them; NaN behind the camera."""
+        points = np.asarray(points, np.float64).reshape(-1, 3)
+        pixels = np.full((len(points), 2), np.nan)
+        z = points[:, 2]
+        ahead = np.isfinite(points).all(1) & (z > 1e-3) & (np.abs(points[:, :2]).max(1) < _MAX_TANGENT * z)
+        if not ahead.any():
+            return pixels
+        k = np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]])
+        if self.model == PINHOLE:
+            pixels[ahead] = points[ahead, :2] / z[ahead, None] * (self.fx, self.fy) + (self.cx, self.cy)
+            return pixels
+        lens = cv2.fisheye if self.model == EQUIDISTANT else cv2
+        found, _ = lens.projectPoints(points[ahead].reshape(-1, 1, 3), np.zeros(3), np.zeros(3), k, np.asarray(self.distortion))
+        pixels[ahead] = found.reshape(-1, 2)
+        return pixels
+
+    @property
+    def focal(self) -> float:
+        """Focal length in short sides of the image: the same camera has the same at every image size."""
+        return (self.fx if self.width <= self.height else self.fy) / min(self.width, self.height)
+
 
 @lru_cache(maxsize=16)
 def _rays(camera: Camera, device: str) -> torch.Tensor:

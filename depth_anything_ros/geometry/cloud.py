@@ -1,12 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depth and colour -> an organised cloud of points, in the memory layout of PointCloud2."""
+"""Depth and colour -> clouds of points, in the memory layout of PointCloud2."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 POINT_STEP = 16  # bytes: x, y, z float32 in metres, then b, g, r, 0 as one float32 named rgb
+
+
+@dataclass(frozen=True)
+class CloudSettings:
+    """Which points a cloud has.
+
+    Attributes:
+        stride: every how many pixels, along both sides.
+        max_range: metres from the camera, beyond which there is no point; 0: no limit.
+        min_height, max_height: metres above the base frame's z = 0, between which points are kept; both 0: no limit.
+        voxel: metres; one point, the mean, for each cube of this side, unordered; 0: one for each pixel, organised.
+        ground_tolerance: metres; what is that near to the plane of the ground is ground, what is above is an obstacle.
+    """
+
+    stride: int = 1
+    max_range: float = 0.0
+    min_height: float = 0.0
+    max_height: float = 0.0
+    voxel: float = 0.0
+    ground_tolerance: float = 0.1
+
+    @property
+    def has_band(self) -> bool:
+        """Whether heights are asked for, which needs a transform."""
+        return bool(self.min_height or self.max_height)
 
 
 def unproject(depth: torch.Tensor, rays: torch.Tensor) -> torch.Tensor:
@@ -35,3 +62,26 @@ def pack_cloud(points: torch.Tensor, rgb: np.ndarray) -> np.ndarray:
     colour = packed.view(np.uint8)[..., 12:]
     colour[..., 0], colour[..., 1], colour[..., 2], colour[..., 3] = rgb[..., 2], rgb[..., 1], rgb[..., 0], 0
     return packed.view(np.uint8)
+
+
+def voxel_grid(points: torch.Tensor, rgb: np.ndarray, side: float) -> tuple[torch.Tensor, np.ndarray]:
+    """The mean of the valid points (H, W, 3) in each cube of `side` metres, and of their colours (H, W, 3).
+
+    Returns:
+        (1, N, 3) float32 on the same device, and (1, N, 3) uint8.
+    """
+    points = points.reshape(-1, 3)
+    valid = torch.isfinite(points).all(-1)
+    points = points[valid]
+    colours = torch.from_numpy(rgb.reshape(-1, 3)).to(points.device)[valid].float()
+    if not len(points):
+        return points[None], np.empty((1, 0, 3), np.uint8)
+    cell = (points / side).floor().long()
+    cell -= cell.min(0).values
+    extent = cell.max(0).values + 1
+    key = (cell[:, 0] * extent[1] + cell[:, 1]) * extent[2] + cell[:, 2]
+    _, owner, count = torch.unique(key, return_inverse=True, return_counts=True)
+    total = torch.zeros((len(count), 6), device=points.device)
+    total.index_add_(0, owner, torch.cat([points, colours], 1))
+    mean = total / count[:, None]
+    return mean[None, :, :3].contiguous(), mean[None, :, 3:].round().byte().cpu().numpy()

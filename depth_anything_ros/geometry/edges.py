@@ -5,10 +5,16 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .grid import grid_places
+
 _REACH, _SPAN = 3, 2  # grid pixels: how far away a surface is looked for, and over what its slope is taken
+_AROUND = 2  # grid pixels: from how far away a pixel at an edge may take its depth by colour
+_PER_STEP = 100.0  # squared grey levels that a grid pixel of distance, squared, weighs as much as
 
 
 def between_surfaces(depth: torch.Tensor, tolerance: float) -> torch.Tensor:
@@ -50,11 +56,24 @@ def _continued(values: torch.Tensor, axis: int, count: int) -> torch.Tensor:
     return torch.cat([before, values, after], axis)
 
 
-def enlarge(depth: torch.Tensor, size: tuple[int, int], align_corners: bool, tolerance: float) -> torch.Tensor:
+def enlarge(
+    depth: torch.Tensor, size: tuple[int, int], align_corners: bool, tolerance: float, rgb: np.ndarray | None = None
+) -> torch.Tensor:
     """Depth (h, w) in metres at the network's grid -> (H, W) at the image's size, NaN between surfaces.
 
     Bilinear on surfaces; across their edges each pixel takes the grid's nearest, so that none is a mixture of two.
+
+    Args:
+        tolerance: see `between_surfaces`; 0: bilinear everywhere, mixtures and all.
+        rgb: (H, W, 3) uint8. With it, pixels at edges take the depth of that grid pixel around them that is most like them in
+            colour and belongs to a surface (joint bilateral upsampling, Kopf et al. 2007, with a choice instead of a mean).
     """
+    if size == tuple(depth.shape):
+        smooth = depth
+    else:
+        smooth = F.interpolate(depth[None, None], size=size, mode="bilinear", align_corners=align_corners)[0, 0]
+    if not tolerance:
+        return smooth
     alone = between_surfaces(depth, tolerance)
     inverse = (1 / depth)[None, None]
     high = F.max_pool2d(inverse, 2, 1)
@@ -62,16 +81,34 @@ def enlarge(depth: torch.Tensor, size: tuple[int, int], align_corners: bool, tol
     step = high + F.max_pool2d(-inverse, 2, 1)
     torn = ((step > 2 * tolerance * high) & (step > 2 * -F.max_pool2d(-step, 5, 1, 2)))[0, 0]
     torn |= F.max_pool2d(alone[None, None].to(depth.dtype), 2, 1)[0, 0] > 0
-    (y, y_cell), (x, x_cell) = (_places(n, m, align_corners, str(depth.device)) for n, m in zip(size, depth.shape))
-    smooth = F.interpolate(depth[None, None], size=size, mode="bilinear", align_corners=align_corners)[0, 0]
+    (y, y_cell), (x, x_cell) = (_cells(n, m, align_corners, str(depth.device)) for n, m in zip(size, depth.shape))
     depth = torch.where(alone, torch.nan, depth)
-    return torch.where(torn[y_cell[:, None], x_cell], depth[y[:, None], x], smooth)
+    torn = torn[y_cell[:, None], x_cell]
+    if rgb is None:
+        return torch.where(torn, depth[y[:, None], x], smooth)
+    rows, columns = torn.nonzero(as_tuple=True)
+    smooth = smooth.clone()
+    smooth[rows, columns] = _most_alike(depth, rgb, rows, columns, y, x)
+    return smooth
+
+
+def _most_alike(depth, rgb: np.ndarray, rows, columns, y, x) -> torch.Tensor:
+    """Depth (N,) of the grid pixel most alike in colour to each of N pixels, from the 5 x 5 around it; NaN if none is valid."""
+    coarse = cv2.resize(rgb, depth.shape[::-1], interpolation=cv2.INTER_AREA)
+    coarse, rgb = (torch.from_numpy(image).to(depth.device) for image in (coarse, rgb))
+    colour, best = rgb[rows, columns].float(), torch.full(rows.shape, torch.inf, device=depth.device)
+    found = torch.full(rows.shape, torch.nan, device=depth.device, dtype=depth.dtype)
+    for dy in range(-_AROUND, _AROUND + 1):
+        for dx in range(-_AROUND, _AROUND + 1):
+            there = (y[rows] + dy).clamp(0, depth.shape[0] - 1), (x[columns] + dx).clamp(0, depth.shape[1] - 1)
+            cost = (coarse[there].float() - colour).square().sum(-1) + _PER_STEP * (dy * dy + dx * dx)
+            better = (cost < best) & ~torch.isnan(depth[there])
+            best, found = torch.where(better, cost, best), torch.where(better, depth[there], found)
+    return found
 
 
 @lru_cache(maxsize=32)
-def _places(count: int, grid: int, align_corners: bool, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _cells(count: int, grid: int, align_corners: bool, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     """For each of `count` pixels along a side: the nearest of `grid` pixels, and the first of the two that it lies between."""
-    pixels = torch.arange(count, dtype=torch.float64)
-    places = pixels * ((grid - 1) / max(1, count - 1)) if align_corners else (pixels + 0.5) * (grid / count) - 0.5
-    places = places.clamp(0, grid - 1)
+    places = grid_places(torch.arange(count, dtype=torch.float64), count, grid, align_corners)
     return places.round().long().to(device), places.floor().long().clamp_max(grid - 2).to(device)

@@ -19,12 +19,16 @@ class Prediction:
         kind: "metric" (metres along the optical axis) or "relative" (inverse depth of unknown scale and shift, near = large).
         image_size: (height, width) of the image that was given.
         align_corners: how the reference implementation of this model enlarges its output.
+        network: "model/encoder/input size" of who said it.
+        confidence: (h, w) float32 from 0 to 1, or None: see `DepthEstimator.predict_batch`.
     """
 
     tensor: torch.Tensor
     kind: str
     image_size: tuple[int, int]
     align_corners: bool
+    network: str = ""
+    confidence: torch.Tensor | None = None
 
     @property
     def values(self) -> np.ndarray:
@@ -37,15 +41,16 @@ class Prediction:
             return self
         height, width = self.image_size
         size = (height, width) if degrees % 180 == 0 else (width, height)
-        return replace(self, tensor=torch.rot90(self.tensor, degrees // 90), image_size=size)
+        confidence = None if self.confidence is None else torch.rot90(self.confidence, degrees // 90)
+        return replace(self, tensor=torch.rot90(self.tensor, degrees // 90), image_size=size, confidence=confidence)
 
     def at_image_size(self) -> np.ndarray:
         """(H, W) float32 at the size of the image, enlarged bilinearly, on the CPU."""
         return self.resized().cpu().numpy()
 
-    def resized(self) -> torch.Tensor:
-        """`at_image_size`, but still on the device."""
-        if tuple(self.tensor.shape) == self.image_size:
-            return self.tensor
-        grid = F.interpolate(self.tensor[None, None], size=self.image_size, mode="bilinear", align_corners=self.align_corners)
-        return grid[0, 0]
+    def resized(self, values: torch.Tensor | None = None) -> torch.Tensor:
+        """`at_image_size`, but still on the device; of other values (h, w) at the same grid, if they are given."""
+        values = self.tensor if values is None else values
+        if tuple(values.shape) == self.image_size:
+            return values
+        return F.interpolate(values[None, None], size=self.image_size, mode="bilinear", align_corners=self.align_corners)[0, 0]

@@ -7,10 +7,11 @@ import sys
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import Image, PointCloud2, PointField
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from sensor_msgs.msg import Image, LaserScan, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from ..geometry import POINT_STEP
+from ..geometry import POINT_STEP, Scale, Scan, ScanSettings
 from .cdr import ImageHeader
 
 
@@ -40,6 +41,28 @@ def cloud_message(header: Header, packed: np.ndarray) -> PointCloud2:
     message.point_step, message.row_step = POINT_STEP, POINT_STEP * width
     fill(message, packed)
     return message
+
+
+def scan_message(header: Header, scan: Scan, settings: ScanSettings) -> LaserScan:
+    """A LaserScan with the image's stamp, in the scan's own frame; all beams are of one moment."""
+    ranges = np.ascontiguousarray(scan.ranges.cpu().numpy(), np.float32)
+    message = LaserScan(header=Header(stamp=header.stamp, frame_id=settings.frame))
+    message.angle_min, message.angle_increment = float(scan.angle_min), float(scan.increment)
+    message.angle_max = float(scan.angle_min + scan.increment * (len(ranges) - 1))
+    message.range_min, message.range_max = float(settings.min_range), float(settings.max_range)
+    del message.ranges[:]
+    message.ranges.frombytes(memoryview(ranges).cast("B"))
+    return message
+
+
+def scale_message(header: Header, scale: Scale) -> DiagnosticArray:
+    """What depth's scale is and how good: one status with the image's stamp, every value by its name."""
+    status = DiagnosticStatus(name="depth scale", hardware_id=header.frame_id, message=scale.problem)
+    status.level = (
+        DiagnosticStatus.ERROR if not scale.valid else DiagnosticStatus.WARN if scale.problem else DiagnosticStatus.OK
+    )
+    status.values = [KeyValue(key=key, value=value) for key, value in scale.report().items()]
+    return DiagnosticArray(header=header, status=[status])
 
 
 def fill(message, array: np.ndarray) -> None:

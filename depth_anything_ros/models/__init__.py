@@ -14,7 +14,7 @@ from .checkpoint import load_checkpoint
 from .errors import CheckpointError, LicenceError, ModelError
 from .network import DepthNetwork, token_grid
 from .weights import check_licence, locate
-from .zoo import ENCODERS, METRIC, MODELS, RELATIVE, lookup
+from .zoo import ENCODERS, METRIC, MODELS, RELATIVE, Model, lookup
 
 __all__ = [
     "ENCODERS",
@@ -24,6 +24,7 @@ __all__ = [
     "CheckpointError",
     "DepthNetwork",
     "LicenceError",
+    "Model",
     "ModelError",
     "check_licence",
     "create_model",

@@ -2,8 +2,9 @@
 """The table of models, encoders and published checkpoints. A new checkpoint is a new row here and nothing else.
 
 Sources: layer taps and head widths from DepthAnything/Depth-Anything-V2 (`dpt.py`, README) and
-LiheYoung/Depth-Anything (`dpt.py`: always the last four blocks); `max_depth` from `metric_depth/README.md`; licences
-from the repositories' READMEs and model cards.
+LiheYoung/Depth-Anything (`dpt.py`: always the last four blocks); `max_depth` from `metric_depth/README.md`; `training_focal`
+from `metric_depth/dataset/hypersim.py` (1024 x 768) and Virtual KITTI 2's intrinsics (1242 x 375); licences from the
+repositories' READMEs and model cards.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Model:
     max_depth: float = 0.0  # metres at a full sigmoid; METRIC only
     input_size: int = 518  # short side, pixels
     align_corners: bool = True  # how the reference brings its output back to the image's size
+    training_focal: float = 0.0  # of the cameras that metric weights were trained on, in short sides of the image; 0: no one
     unpublished_licence: dict[str, str] = field(default_factory=dict)  # announced, but no file to be had
 
     def licence(self, encoder: str) -> str:
@@ -102,12 +104,14 @@ MODELS = {
         _SPREAD,
         _v2_weights("depth-anything/Depth-Anything-V2-Metric-Hypersim-{}", "depth_anything_v2_metric_hypersim_{}.pth"),
         max_depth=20.0,
+        training_focal=886.81 / 768,
     ),
     "v2_metric_outdoor": Model(
         METRIC,
         _SPREAD,
         _v2_weights("depth-anything/Depth-Anything-V2-Metric-VKITTI-{}", "depth_anything_v2_metric_vkitti_{}.pth"),
         max_depth=80.0,
+        training_focal=725.0087 / 375,
     ),
     "demo": Model(
         METRIC,

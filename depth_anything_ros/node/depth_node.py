@@ -24,6 +24,7 @@ from ..messages.bridge import choose_decoder
 from ..models import METRIC, MODELS
 from . import parameters
 from .bond import Bond, bond_with_manager
+from .calibration import CalibrationService
 from .camera_input import Arrival
 from .diagnostics import diagnose
 from .mailbox import Mailbox
@@ -31,6 +32,7 @@ from .network_slot import NetworkSlot
 from .parameters import Settings
 from .process import keep_large_buffers, make_deterministic, spin, use_large_shared_memory
 from .stream import CameraStream
+from .surroundings import Surroundings
 from .worker import Worker
 
 _HOUSEKEEPING_PERIOD = 0.2  # seconds
@@ -61,11 +63,13 @@ class DepthNode(LifecycleNode):
         self._network = NetworkSlot(self.get_logger().info)
         self._streams: dict[str, CameraStream] = {}
         self._mailbox: Mailbox[Arrival] = Mailbox()
+        self._surroundings: Surroundings | None = None
         self._worker: Worker | None = None
         self._bond: Bond | None = None
         self._failure = ""
         self._parameters_changed = self._restoring = False
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._calibration = CalibrationService(self, lambda: self._settings, self._streams)
         self.add_on_set_parameters_callback(self._check_parameters)
         wall = Clock(clock_type=ClockType.STEADY_TIME)  # house is kept while simulated time stands still, too
         self.create_timer(1.0, self._publish_diagnostics, clock=wall)
@@ -78,6 +82,7 @@ class DepthNode(LifecycleNode):
         """Check everything that can be checked at once, announce the topics, start to load the network."""
         try:
             self._settings = parameters.read(self)
+            self._surroundings = Surroundings(self, self._settings)
             for name, camera in self._settings.cameras.items():
                 self._streams[name] = CameraStream(self, name, camera, self._mailbox)
         except ValueError as error:
@@ -105,7 +110,7 @@ class DepthNode(LifecycleNode):
             stream.start()
             self.get_logger().info(f"reading {stream.source.image_topic} and {stream.source.topics['camera_info']}")
         decoder = functools.partial(self._choose_decoder, self._settings.image_bridge)
-        self._worker = Worker(self._streams, self._mailbox, self._network, self.get_logger())
+        self._worker = Worker(self._streams, self._mailbox, self._network, self._surroundings, self.get_logger())
         self._worker.start(decoder)
         if not self.get_parameter("autostart").value:  # then somebody manages us
             self._bond = bond_with_manager(self)
@@ -151,6 +156,8 @@ class DepthNode(LifecycleNode):
             self._worker = None
         for stream in self._streams.values():
             stream.source.close()
+        if self._surroundings:
+            self._surroundings.close()
         if self._bond:
             self._bond.end()
             self._bond = None
@@ -160,7 +167,8 @@ class DepthNode(LifecycleNode):
         self._network.clear()
         for stream in self._streams.values():
             stream.close()
-        self._streams, self._settings = {}, None
+        self._streams.clear()
+        self._settings = self._surroundings = None
 
     # -- housekeeping, on the spinning thread -------------------------------------------------------------------
 
@@ -170,6 +178,7 @@ class DepthNode(LifecycleNode):
                 for stream in self._streams.values():
                     stream.source.refresh()
                     self._notice_silence(stream)
+                self._surroundings.refresh(self._settings)
             if self._settings:
                 self._apply_parameters()
                 self._notice_failures()

@@ -50,11 +50,15 @@ def diagnose(
 
 
 def _describe(stream: CameraStream) -> dict[str, str]:
+    scale = stream.refined.scale
     return {
         "image topic": stream.source.image_topic,
         "camera_info topic": stream.source.topics["camera_info"],
         "calibration": stream.calibration,
         "frame_id": stream.frame_id + ("" if stream.optical else " (not optical by its name)"),
+        **({f"scale {key}": value for key, value in scale.report().items()} if scale else {}),
+        **({"scale problem": scale.problem} if scale and scale.problem else {}),
+        "stabilizer": stream.refined.steadiness or "off",
         "qos mismatch": stream.source.mismatch,
         **stream.statistics.report(),
     }

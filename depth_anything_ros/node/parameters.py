@@ -1,110 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every parameter of the depth node in one table: it declares, documents and validates them."""
+"""The depth node's parameters: declared, read and checked, against each other and against this machine."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
-from ..geometry import COLORMAPS, ROTATIONS
-from ..inference.estimator import PRECISIONS, choose_device, choose_precision
+from ..geometry import ROTATIONS, CloudSettings, ScaleSettings, ScanSettings, StabilizerSettings, TransformTree
+from ..inference.estimator import choose_device, choose_precision
 from ..inference.preprocessing import check_input_size
-from ..messages.bridge import BRIDGES
-from ..messages.camera_info import RECTIFY
-from ..models import METRIC, MODELS, check_licence, default_encoder, locate, lookup
-from ..pipeline import ColorSettings, DepthSettings
+from ..models import METRIC, Model, check_licence, default_encoder, locate, lookup
+from ..outputs import ColorSettings, OutputSettings
+from ..pipeline import DepthSettings, RefineSettings
+from .parameter_table import CAMERA_TABLE, TABLE, Parameter
+from .transforms import parse_transforms
 
-ENCODER_CHOICES = ("", "vits", "vitb", "vitl", "vitg", "tiny")
-TRANSPORTS = ("auto", "raw", "compressed")
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One row. `dynamic`: it may change while the node is active; the others are read when the node is configured."""
-
-    name: str
-    default: bool | int | float | str | list[str]
-    description: str
-    choices: tuple[str, ...] = ()
-    limits: tuple[float, float] | None = None
-    dynamic: bool = True
-
-
-TABLE = (
-    Parameter("model", "v2_metric_indoor", "Network. Metres: v2_metric_indoor, v2_metric_outdoor, demo (never for a robot). "
-              "Unitless inverse depth: v1, v2", tuple(MODELS)),
-    Parameter("encoder", "", "Size of the network: vits, vitb, vitl (vitg: model v2 with your own checkpoint). "
-              "Empty: the model's smallest, vits", ENCODER_CHOICES),
-    Parameter("input_size", 0, "Short side in pixels that images are resized to, a multiple of 14 (demo: 16). "
-              "0: the model's own, 518", limits=(0, 4096)),
-    Parameter("checkpoint", "", "Path of a .pth or .safetensors file. Empty: the published file, downloaded on first use"),
-    Parameter("device", "auto", "auto, cpu, cuda, cuda:N or mps"),
-    Parameter("precision", "auto", "Of the encoder; auto: fp16 on CUDA, fp32 elsewhere", ("auto", *PRECISIONS)),
-    Parameter("backend", "auto", "What executes the network; auto: torch", ("auto", "torch")),
-    Parameter("allow_noncommercial", False, "Accept weights whose licence forbids commercial use (V2 vitb, vitl, vitg)"),
-    Parameter("deterministic", False, "Same input, same bytes out, run after run on one machine; may be slower", dynamic=False),
-    Parameter("min_depth", 0.05, "Metres; nearer is invalid", limits=(0.0, 1000.0)),
-    Parameter("max_depth", 0.0, "Metres; farther is invalid. 0: the model's own maximum. It never rescales depth",
-              limits=(0.0, 1000.0)),
-    Parameter("image_bridge", "auto", "Converter of raw images; auto: cv_bridge where it is installed and safe, else built-in",
-              BRIDGES, dynamic=False),
-    Parameter("no_image_timeout", 2.0, "Seconds without an image after which diagnostics warn", limits=(0.1, 3600.0)),
-    Parameter("autostart", True, "Configure and activate at start; false: leave that to a lifecycle manager", dynamic=False),
-    Parameter("malloc_tuning", True, "Let glibc reuse buffers of image size (mallopt)", dynamic=False),
-    Parameter("cameras", [""], "Names of the cameras that this node serves. One empty name: one camera, whose topics have no "
-              "prefix; else every topic begins with its camera's name, and <name>.* overrides camera.* for it", dynamic=False),
-    Parameter("edges.tolerance", 0.02, "Depth that agrees with no surface beside it to this share is between two surfaces, "
-              "and invalid: no points in the air. 0: leave it", limits=(0.0, 1.0)),
-    Parameter("color.map", "turbo", "Colour map of depth/color", tuple(COLORMAPS)),
-    Parameter("color.min_depth", 0.0, "Metres at the near end of the colour map", limits=(0.0, 1000.0)),
-    Parameter("color.max_depth", 10.0, "Metres at the far end of the colour map", limits=(0.01, 1000.0)),
-)  # fmt: skip
-
-CAMERA_TABLE = (
-    Parameter("image", "", "Image topic. Empty: image (remap it), and with several cameras <name>/image", dynamic=False),
-    Parameter("camera_info", "", "Its camera_info topic. Empty: camera_info beside the image topic", dynamic=False),
-    Parameter("compressed", "", "Its compressed topic. Empty: <image>/compressed", dynamic=False),
-    Parameter(
-        "image_transport",
-        "auto",
-        "Which image topic to read; auto: the raw one, or the compressed one where no raw one is published",
-        TRANSPORTS,
-        dynamic=False,
-    ),
-    Parameter(
-        "frame_id",
-        "",
-        "Optical frame of all outputs, where the driver's frame_id is wrong. Empty: the image's own",
-        dynamic=False,
-    ),
-    Parameter(
-        "rectify",
-        "auto",
-        "true: depth is computed on the rectified view; rays: on the image as it is, with true rays for the "
-        "cloud; false: the image is rectified already, whatever its D says; auto: false for topics named rect, else true, but "
-        "rays for views wider than 120 degrees",
-        RECTIFY,
-        dynamic=False,
-    ),
-    Parameter(
-        "rotation",
-        0,
-        "Degrees clockwise by which the image must be turned to stand upright: 0, 90, 180, 270. The network "
-        "sees the turned image; outputs stay in the camera's frame",
-        limits=(0, 270),
-        dynamic=False,
-    ),
-    Parameter(
-        "fov_deg",
-        0.0,
-        "Horizontal field of view to assume where the camera has no calibration. 0: none, and no cloud",
-        limits=(0.0, 170.0),
-        dynamic=False,
-    ),
+_FAR = 100.0  # metres: how far a relative network with a scale is believed, unless max_depth says otherwise
+_ORDERED = (
+    ("color.min_depth", "color.max_depth"),
+    ("cloud.min_height", "cloud.max_height"),
+    ("scan.min_height", "scan.max_height"),
+    ("scan.min_range", "scan.max_range"),
 )
 _GROUPS = {row.name.split(".")[0] for row in TABLE} | {"camera", "qos_overrides"}
 
@@ -145,8 +65,14 @@ class Settings:
 
     values: dict[str, object]
     network: NetworkSettings
-    depth: DepthSettings
-    color: ColorSettings
+    refine: RefineSettings
+    outputs: OutputSettings
+    confidence: bool
+    base_frame: str
+    transforms: TransformTree
+    scale_topic: str
+    scale_max_offset: float
+    calibration_file: str
     deterministic: bool
     image_bridge: str
     cameras: dict[str, CameraSettings]
@@ -187,7 +113,7 @@ def read(node: Node, changes: dict[str, object] | None = None) -> Settings:
     for row in TABLE:
         if row.choices and values[row.name] not in row.choices:
             raise SettingsError(
-                f"{row.name} is '{values[row.name]}', expected one of: {', '.join(c or repr(c) for c in row.choices)}"
+                f"{row.name} is '{values[row.name]}', expected one of: {', '.join(str(c) or repr(c) for c in row.choices)}"
             )
     values["encoder"] = values["encoder"] or default_encoder(values["model"])
     network = NetworkSettings(**{f.name: values[f.name] for f in fields(NetworkSettings)})
@@ -199,25 +125,76 @@ def read(node: Node, changes: dict[str, object] | None = None) -> Settings:
     locate(network.model, network.encoder, network.checkpoint, values["allow_noncommercial"], download=False)
     choose_precision(network.precision, choose_device(network.device))
 
-    far = values["max_depth"] or (row.max_depth if row.kind == METRIC else 1000.0)
-    if row.kind == METRIC and far > row.max_depth:
-        raise SettingsError(
-            f"max_depth is {far:g} m, but model '{network.model}' measures up to {row.max_depth:g} m: set it lower, or 0"
-        )
-    if values["min_depth"] >= far:
-        raise SettingsError(f"min_depth {values['min_depth']:g} m is not less than max_depth {far:g} m")
-    if values["color.min_depth"] >= values["color.max_depth"]:
-        raise SettingsError(
-            f"color.min_depth {values['color.min_depth']:g} is not less than color.max_depth {values['color.max_depth']:g}"
-        )
+    near, far = _range_of_depth(values, row)
+    scale = _group(ScaleSettings, values, "scale", training_focal=row.training_focal)
+    _check_scale(scale, values, network, row)
+    depth = DepthSettings(
+        near,
+        far,
+        values["edges.tolerance"],
+        values["edges.guided"],
+        values["filter.median"],
+        values["filter.bilateral"],
+        values["confidence.min"] if values["confidence.enabled"] else 0.0,
+    )
+    color = ColorSettings(values["color.map"], values["color.min_depth"], values["color.max_depth"])
+    cloud, scan = _group(CloudSettings, values, "cloud"), _group(ScanSettings, values, "scan")
     return Settings(
         values=raw,
         cameras=_cameras(node, values["cameras"]),
         network=network,
-        depth=DepthSettings(values["min_depth"], far, values["edges.tolerance"]),
-        color=ColorSettings(values["color.map"], values["color.min_depth"], values["color.max_depth"]),
-        **{name: values[name] for name in ("deterministic", "image_bridge", "no_image_timeout", "malloc_tuning")},
+        refine=RefineSettings(depth, scale, _group(StabilizerSettings, values, "stabilizer")),
+        outputs=OutputSettings(
+            color, cloud, replace(scan, frame=scan.frame or values["base_frame"]), values["out_of_range"] == "inf", near, far
+        ),
+        confidence=values["confidence.enabled"],
+        transforms=parse_transforms(values["transforms"]),
+        scale_topic=values["scale.topic"],
+        scale_max_offset=values["scale.max_offset"],
+        calibration_file=values["scale.calibration_file"],
+        **{name: values[name] for name in ("deterministic", "image_bridge", "no_image_timeout", "malloc_tuning", "base_frame")},
     )
+
+
+def _group(kind: type, values: dict[str, object], group: str, **more):
+    """A dataclass of settings filled from the parameters `group.<field>`."""
+    found = {f.name: values[f"{group}.{f.name}"] for f in fields(kind) if f"{group}.{f.name}" in values}
+    return kind(**found, **more)
+
+
+def _range_of_depth(values: dict[str, object], model: Model) -> tuple[float, float]:
+    """The nearest and farthest valid metres; and all other ranges checked."""
+    far = values["max_depth"] or (model.max_depth if model.kind == METRIC else _FAR)
+    if model.kind == METRIC and far > model.max_depth and values["scale.source"] == "none":
+        raise SettingsError(
+            f"max_depth is {far:g} m, but model '{values['model']}' measures up to {model.max_depth:g} m: set it lower, or 0"
+        )
+    if values["min_depth"] >= far:
+        raise SettingsError(f"min_depth {values['min_depth']:g} m is not less than max_depth {far:g} m")
+    for low, high in _ORDERED:
+        none = (low, high) == ("cloud.min_height", "cloud.max_height") and not values[low] and not values[high]
+        if values[low] >= values[high] and not none:
+            raise SettingsError(f"{low} {values[low]:g} is not less than {high} {values[high]:g}")
+    return values["min_depth"], far
+
+
+def _check_scale(scale: ScaleSettings, values: dict[str, object], network: NetworkSettings, model: Model) -> None:
+    """Refuse a source of metres that lacks what it needs."""
+    if scale.source == "fixed" and not scale.network:
+        mine = f"{network.model}/{network.encoder}/{network.input_size or model.input_size}"
+        raise SettingsError(
+            "scale.source is fixed, but scale.network is empty: say which network scale.a and scale.b were measured with, such "
+            f"as '{mine}' if it was this one; the service calibrate writes all of them"
+        )
+    if scale.source == "sparse" and not values["scale.topic"]:
+        raise SettingsError(
+            "scale.source is sparse, but scale.topic is empty: name a PointCloud2, LaserScan or depth Image topic"
+        )
+    if scale.source == "focal" and not scale.training_focal:
+        raise SettingsError(
+            f"scale.source is focal, but it is not known what cameras model '{network.model}' learned on; it serves "
+            "v2_metric_indoor and v2_metric_outdoor"
+        )
 
 
 def _cameras(node: Node, names: list[str]) -> dict[str, CameraSettings]:

@@ -3,31 +3,71 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
 from std_msgs.msg import Header
 
-from ..messages.outgoing import cloud_message, image_message
-from ..pipeline import Outputs
+from ..messages.compressed import compressed_color_message, compressed_depth_message, compressed_raw_depth_message
+from ..messages.outgoing import cloud_message, image_message, scale_message, scan_message
+from ..outputs import Outputs
 
-METRES, RELATIVE, ANY, CAMERA, VIEW = "metres", "relative", "any", "a camera", "a camera without distortion"
-CLOUD = "metres and a camera"
+_CLOUD = {"metres", "camera"}
 
-# topic -> (message type, what it needs, how it is made)
-_TOPICS: dict[str, tuple[type, str, Callable[[Header, Outputs, CameraInfo], object]]] = {
-    "depth/image": (Image, METRES, lambda header, outputs, info: image_message(header, outputs.depth, "32FC1")),
-    "depth/image_raw": (Image, METRES, lambda header, outputs, info: image_message(header, outputs.depth_mm, "16UC1")),
-    "depth/relative": (Image, RELATIVE, lambda header, outputs, info: image_message(header, outputs.relative, "32FC1")),
-    "depth/points": (PointCloud2, CLOUD, lambda header, outputs, info: cloud_message(header, outputs.cloud)),
-    "depth/color": (Image, ANY, lambda header, outputs, info: image_message(header, outputs.color, "bgr8")),
-    "depth/camera_info": (CameraInfo, CAMERA, lambda header, outputs, info: info),
-    "rgb/image_rect": (Image, VIEW, lambda header, outputs, info: image_message(header, outputs.rgb, "rgb8")),
-    "rgb/camera_info": (CameraInfo, VIEW, lambda header, outputs, info: info),
+_Make = Callable[[Header, Outputs, CameraInfo], object]
+
+# topic -> (message type, what it needs, how it is made). Needs: see `Outputs.has`; and "view", a camera without distortion.
+_TOPICS: dict[str, tuple[type, set[str], _Make]] = {
+    "depth/image": (Image, {"metres"}, lambda header, outputs, info: image_message(header, outputs.depth, "32FC1")),
+    "depth/image_raw": (Image, {"metres"}, lambda header, outputs, info: image_message(header, outputs.depth_mm, "16UC1")),
+    "depth/image/compressedDepth": (
+        CompressedImage,
+        {"metres"},
+        lambda header, outputs, info: compressed_depth_message(
+            header, outputs.depth, outputs.settings.near, outputs.settings.far
+        ),
+    ),
+    "depth/image_raw/compressedDepth": (
+        CompressedImage,
+        {"metres"},
+        lambda header, outputs, info: compressed_raw_depth_message(header, outputs.depth_mm),
+    ),
+    "depth/relative": (Image, {"relative"}, lambda header, outputs, info: image_message(header, outputs.relative, "32FC1")),
+    "depth/confidence": (
+        Image,
+        {"confidence"},
+        lambda header, outputs, info: image_message(header, outputs.confidence, "32FC1"),
+    ),
+    "depth/color": (Image, set(), lambda header, outputs, info: image_message(header, outputs.color, "bgr8")),
+    "depth/color/compressed": (
+        CompressedImage,
+        set(),
+        lambda header, outputs, info: compressed_color_message(header, outputs.color),
+    ),
+    "depth/points": (PointCloud2, _CLOUD, lambda header, outputs, info: cloud_message(header, outputs.cloud)),
+    "depth/clearing": (PointCloud2, _CLOUD, lambda header, outputs, info: cloud_message(header, outputs.clearing)),
+    "depth/obstacles": (
+        PointCloud2,
+        _CLOUD | {"mount"},
+        lambda header, outputs, info: cloud_message(header, outputs.obstacles),
+    ),
+    "depth/ground": (PointCloud2, _CLOUD | {"mount"}, lambda header, outputs, info: cloud_message(header, outputs.ground)),
+    "depth/scan": (
+        LaserScan,
+        _CLOUD | {"mount", "scan mount"},
+        lambda header, outputs, info: scan_message(header, outputs.scan, outputs.settings.scan),
+    ),
+    "depth/scale": (DiagnosticArray, {"scale"}, lambda header, outputs, info: scale_message(header, outputs.refined.scale)),
+    "depth/camera_info": (CameraInfo, {"camera"}, lambda header, outputs, info: info),
+    "rgb/image_rect": (Image, {"camera", "view"}, lambda header, outputs, info: image_message(header, outputs.rgb, "rgb8")),
+    "rgb/camera_info": (CameraInfo, {"camera", "view"}, lambda header, outputs, info: info),
 }
+_EXPLAINED = ("camera", "view", "mount", "scan mount")  # needs whose lack is worth a word: the user can do something about it
 
 
 class Publications:
@@ -54,7 +94,7 @@ class Publications:
         """The topics that somebody listens to."""
         return {topic for topic, publisher in self._publishers.items() if publisher.get_subscription_count() > 0}
 
-    def publish(self, header: Header, outputs: Outputs, info: CameraInfo | None) -> set[str]:
+    def publish(self, header: Header, outputs: Outputs, info: CameraInfo | None) -> dict[str, set[str]]:
         """Compute and send what is wanted and can be had.
 
         Args:
@@ -62,19 +102,20 @@ class Publications:
             info: the depth image's own calibration, or None if there is no valid one; then there is no cloud either.
 
         Returns:
-            Topics that somebody listens to but that this frame could not serve for want of a calibration, or because the
-            view that depth belongs to is distorted.
+            What this frame lacks -> the topics that somebody listens to and that could not be served for want of it. Not of
+            metres: that is not this frame's fault.
         """
-        have = {ANY, METRES if outputs.is_metric else RELATIVE}
-        if info is not None:
-            have |= {CAMERA} | ({CLOUD} if outputs.is_metric else set()) | (set() if any(info.d) else {VIEW})
-        unserved = set()
+        have = outputs.has | (set() if info is None or any(info.d) else {"view"})
+        unserved: dict[str, set[str]] = defaultdict(set)
         for topic in self.wanted():
-            _, need, make = _TOPICS[topic]
-            if need in have:
+            _, needs, make = _TOPICS[topic]
+            if topic == "depth/points" and outputs.settings.cloud.has_band:
+                needs = needs | {"mount"}
+            lacks = needs - have
+            if not lacks:
                 self._publishers[topic].publish(make(header, outputs, info))
-            elif need in (CAMERA, VIEW) or need == CLOUD and outputs.is_metric:
-                unserved.add(topic)
+            elif lacks <= set(_EXPLAINED):
+                unserved[min(lacks, key=_EXPLAINED.index)].add(topic)
         return unserved
 
     def close(self) -> None:

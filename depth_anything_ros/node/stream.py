@@ -15,7 +15,7 @@ from ..geometry import AdaptiveRange, Camera, CameraError, UncalibratedError, ro
 from ..messages.camera_info import View, info_of_camera, view_of
 from ..messages.cdr import ImageHeader
 from ..messages.outgoing import ros_header
-from ..pipeline import Frame
+from ..pipeline import Frame, Refined, Refiner
 from .camera_input import Arrival, CameraInput
 from .mailbox import Mailbox
 from .parameters import CameraSettings
@@ -55,15 +55,23 @@ class CameraStream:
         self.source = CameraInput(node, name, settings, mailbox, self.statistics)
         self.publications = Publications(node, name)
         self.relative_range = AdaptiveRange()
+        self.refiner, self.refined = Refiner(), Refined(None)
+        self.gathered: list | None = None  # while a calibration is under way: (network, kind, focal, inverse, truth) of frames
         self.silent = self.warned = False  # whether a line about missing images, about the frame has been logged
         self.calibration = self.frame_id = ""  # of the last image, in words for diagnostics
 
     def start(self) -> None:
         """Begin anew, and subscribe."""
         self.statistics.reset()
-        self.relative_range.reset()
+        self.restart()
         self.silent, self.warned, self.calibration, self.frame_id = False, False, "", ""
         self.source.refresh()
+
+    def restart(self) -> None:
+        """Forget what earlier frames said, as another network is about to speak."""
+        self.relative_range.reset()
+        self.refiner.reset()
+        self.refined = Refined(None)
 
     def close(self) -> None:
         """Unsubscribe and take the topics down."""
@@ -86,7 +94,7 @@ class CameraStream:
         out.frame_id = self.frame_id = self.settings.frame_id or header.frame_id
         if view:
             view.info.header = out
-        frame = Frame(rgb, view.camera if view else None, covered)
+        frame = Frame(rgb, view.camera if view else None, covered, header.stamp_ns)
         upright = rotate(rgb, self.settings.rotation)
         return Job(self, arrival, frame, upright, out, view.info if view else None, problem)
 

@@ -16,14 +16,21 @@ from ..inference import DepthEstimator, ImageError, InferenceError, Prediction
 from ..messages.bridge import ImageDecoder
 from ..messages.cdr import ImageHeader, MessageError, read_compressed_image
 from ..messages.images import compressed_to_rgb
-from ..pipeline import Outputs
+from ..outputs import Outputs
 from .camera_input import Arrival
 from .mailbox import Mailbox
 from .network_slot import NetworkSlot, Running
 from .parameters import Settings
 from .stream import CameraStream, Job
+from .surroundings import Surroundings
 
 _MAX_FAILURES = 10  # of the network in a row, after which the node gives up
+_LACKS = {  # what outputs may lack -> (kind of problem, text)
+    "camera": ("no calibration", "no calibration"),
+    "view": ("distorted view", "no view without distortion is made (camera.rectify is rays, or it would be too wide)"),
+    "mount": ("no transform", ""),
+    "scan mount": ("no transform", ""),
+}
 _PATIENCE = 15.0  # seconds to wait for the frame at hand
 
 
@@ -35,9 +42,11 @@ class Worker:
         streams: dict[str, CameraStream],
         mailbox: Mailbox[Arrival],
         network: NetworkSlot,
+        surroundings: Surroundings,
         logger: RcutilsLogger,
     ):
         self._streams, self._mailbox, self._network, self._logger = streams, mailbox, network, logger
+        self._surroundings = surroundings
         self._estimator: DepthEstimator | None = None
         self._running = True
         self._thread: threading.Thread | None = None
@@ -86,39 +95,48 @@ class Worker:
             with self._guarded(job.stream):
                 groups.setdefault(running.estimator.network_size(*job.upright.shape[1::-1]), []).append(job)
         for group in groups.values():
-            for job, prediction in self._predict(group, running.estimator):
+            for job, prediction in self._predict(group, running):
                 with self._guarded(job.stream):
                     self._publish(job, prediction.turned(job.stream.settings.rotation), running.settings)
 
-    def _predict(self, jobs: list[Job], estimator: DepthEstimator) -> list[tuple[Job, Prediction]]:
+    def _predict(self, jobs: list[Job], running: Running) -> list[tuple[Job, Prediction]]:
         """Each job with its prediction; one that the network fails on does not cost the others theirs."""
+        estimator = running.estimator
         if estimator is not self._estimator:  # values of another network have another range
             self._estimator = estimator
             for stream in self._streams.values():
-                stream.relative_range.reset()
+                stream.restart()
         try:
-            predictions = estimator.predict_batch([job.upright for job in jobs])
+            predictions = estimator.predict_batch([job.upright for job in jobs], running.settings.confidence)
             self._failures = 0
             return list(zip(jobs, predictions))
         except Exception as error:
             if len(jobs) > 1:
-                return [pair for job in jobs for pair in self._predict([job], estimator)]
+                return [pair for job in jobs for pair in self._predict([job], running)]
             with self._guarded(jobs[0].stream):
                 raise error
         return []
 
     def _publish(self, job: Job, prediction: Prediction, settings: Settings) -> None:
         """Everything that somebody wants of a frame, all with the image's own stamp and frame."""
-        stream = job.stream
-        outputs = Outputs(job.frame, prediction, settings.depth, settings.color, stream.relative_range)
+        stream, wanted = job.stream, job.stream.publications.wanted()
+        side, missing = self._surroundings.side(job.frame.stamp_ns, job.header.frame_id, settings, wanted)
+        stream.refined = stream.refiner.refine(job.frame, prediction, settings.refine, side)
+        if stream.gathered is not None and stream.refiner.pairs is not None:
+            stream.gathered.append((prediction.network, prediction.kind, job.frame.camera.focal, *stream.refiner.pairs))
+        outputs = Outputs(job.frame, prediction, stream.refined, side, settings.outputs, stream.relative_range)
         unserved = stream.publications.publish(job.header, outputs, job.info)
         stream.statistics.departed(time.monotonic() - job.arrival.time)
-        if unserved:
-            kind, text = job.problem or (
-                "distorted view",
-                "no view without distortion is made (camera.rectify is rays, or it would be too wide)",
-            )
-            self._report(stream, kind, f"{text}; without it there is no {' and no '.join(sorted(unserved))}")
+        for need, topics in unserved.items():
+            kind, text = _LACKS[need]
+            if need == "camera" and job.problem:
+                kind, text = job.problem
+            elif need in ("mount", "scan mount"):
+                text = missing
+            self._report(stream, kind, f"{text}; without it there is no {' and no '.join(sorted(topics))}")
+        scale = stream.refined.scale
+        if scale and not scale.valid:
+            self._report(stream, "no scale", f"no metres: {scale.problem}")
 
     def _decode(self, arrival: Arrival) -> tuple[ImageHeader, np.ndarray]:
         if arrival.compressed:

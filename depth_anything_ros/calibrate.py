@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`calibrate photo.jpg 320,240=1.50 …`: the scale of a network on a camera, from distances that were measured by hand. No ROS.
+
+Writes the parameters `scale.*` as YAML. From a range sensor, the running node does the same: its service `calibrate`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .geometry import Camera, Fit, FitError, fit_inverse_depth, sample_grid
+from .inference import DepthEstimator, ImageError, InferenceError
+from .models import METRIC, MODELS, ModelError
+
+_POINT = re.compile(r"(\d+),(\d+)=([0-9.]+)")
+
+
+def calibration_text(fit: Fit, network: str, focal: float, said: str) -> str:
+    """The YAML of a calibration, as the node takes it by params_file; `said` is a line about where it comes from."""
+    return (
+        f"# {said}: {fit.inliers} of {fit.points} points agree, off by {fit.residual:.1%} (median).\n"
+        "/**:\n  ros__parameters:\n    scale:\n      source: fixed\n"
+        f"      a: {fit.a!r}\n      b: {fit.b!r}\n      network: {network}\n      focal: {round(focal, 4)!r}\n"
+    )
+
+
+def write_calibration(path: str | Path, text: str) -> Path:
+    """Write a calibration, making its folder; the path as it is without `~`.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    path = Path(path).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def main(args: list[str] | None = None) -> int:
+    """Fit, say how well the points agree, write the YAML."""
+    parser = argparse.ArgumentParser(
+        prog="calibrate",
+        description="Scale of depth from distances measured by hand, along the camera's axis: photos of the robot's camera, "
+        "each followed by its points as u,v=metres.",
+    )
+    parser.add_argument("measured", nargs="+", help="photo.jpg u,v=metres [u,v=metres ...] [photo2.jpg ...]")
+    parser.add_argument("--output", default="depth_scale.yaml", help="default: %(default)s")
+    parser.add_argument("--model", default="v2", choices=MODELS)
+    parser.add_argument("--encoder", default="")
+    parser.add_argument("--checkpoint", default="")
+    parser.add_argument("--input-size", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--fov-deg", type=float, default=0.0, help="the camera's horizontal field of view; binds the result to it"
+    )
+    parser.add_argument("--allow-noncommercial", action="store_true")
+    options = parser.parse_args(args)
+    try:
+        photos = _measured(options.measured)
+        estimator = DepthEstimator.create(
+            options.model,
+            options.encoder,
+            options.checkpoint,
+            options.input_size,
+            options.device,
+            allow_noncommercial=options.allow_noncommercial,
+        )
+        inverse, truth, focal = _pairs(photos, estimator, options.fov_deg)
+        relative = MODELS[options.model].kind != METRIC
+        fit = fit_inverse_depth(inverse, truth, shift=relative)
+        for said, metres in zip(1 / (fit.a * inverse + fit.b), 1 / truth):
+            print(f"measured {metres:.3f} m, now {said:.3f} m ({said / metres - 1:+.1%})")
+        path = write_calibration(
+            options.output, calibration_text(fit, estimator.name, focal, "From distances measured by hand")
+        )
+    except (ModelError, ImageError, InferenceError, OSError, ValueError) as error:  # FitError is a ValueError
+        print(f"calibrate: {error}", file=sys.stderr)
+        return 2
+    print(f"1 / z = {fit.a:.6g} * inverse + {fit.b:.6g}  ->  {path}")
+    return 0
+
+
+def _measured(words: list[str]) -> dict[str, list[tuple[int, int, float]]]:
+    photos: dict[str, list[tuple[int, int, float]]] = {}
+    for word in words:
+        point = _POINT.fullmatch(word)
+        if not point:
+            photos[word] = []
+        elif not photos:
+            raise ValueError(f"'{word}' comes before any photo")
+        else:
+            photos[next(reversed(photos))].append((int(point[1]), int(point[2]), float(point[3])))
+    for photo, points in photos.items():
+        if not points:
+            raise ValueError(f"no points for '{photo}': expected u,v=metres behind it, such as 320,240=1.50")
+    return photos
+
+
+def _pairs(photos: dict, estimator: DepthEstimator, fov_deg: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """The network's inverse depth and 1 / metres at every point, and the camera's focal length in short sides (0: unknown)."""
+    inverse, truth, focal = [], [], 0.0
+    for photo, points in photos.items():
+        bgr = cv2.imread(photo, cv2.IMREAD_COLOR)
+        if bgr is None:
+            raise ValueError(f"'{photo}' cannot be read as an image")
+        if fov_deg:
+            focal = Camera.from_fov(bgr.shape[1], bgr.shape[0], fov_deg).focal
+        prediction = estimator.predict(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+        values = prediction.tensor if prediction.kind != METRIC else 1 / prediction.tensor
+        pixels = np.array([point[:2] for point in points], np.float64)
+        found = sample_grid(values, pixels, prediction.image_size, prediction.align_corners)
+        if not np.isfinite(found).all():
+            raise ValueError(f"'{photo}' is {bgr.shape[1]}x{bgr.shape[0]} pixels, and a point lies outside of it")
+        inverse += list(found)
+        truth += [1 / point[2] if point[2] > 0 else np.nan for point in points]
+    if not np.isfinite(truth).all():
+        raise FitError("a distance of 0 m, expected metres from the camera's lens along its axis")
+    return np.array(inverse), np.array(truth), focal
+
+
+if __name__ == "__main__":
+    sys.exit(main())

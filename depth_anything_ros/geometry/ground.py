@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ground below a camera: how far away it is at each pixel, and the plane that points near it make."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .transforms import Transform
+
+
+def ground_inverse_depth(rays: torch.Tensor, up: np.ndarray, height: float) -> torch.Tensor:
+    """1 / z of level ground at each pixel; 0 and less at the horizon and above.
+
+    A point z * (x, y, 1) of a ray lies `height` below the camera where up . point = -height, so 1 / z = -(up . ray) / height.
+
+    Args:
+        rays: (2, h, w), see `Camera.rays`.
+        up: (3,) unit vector against gravity, in the optical frame.
+        height: of the camera above the ground, metres.
+    """
+    x, y, z = (float(component) for component in up)
+    return -(rays[0] * x + rays[1] * y + z) / height
+
+
+def heights(points: torch.Tensor, mount: Transform) -> torch.Tensor:
+    """(…,) metres above z = 0 of the robot's frame; points (…, 3) in the optical frame, mount (robot <- optical)."""
+    up = torch.from_numpy(mount.rotation[2]).to(points)
+    return points @ up + float(mount.translation[2])
+
+
+def ground_plane(points: torch.Tensor, reach: float, tilt: float = 0.14) -> tuple[float, float, float]:
+    """The plane z = p * x + q * y + r of the points (N, 3) of a level frame that lie near z = 0.
+
+    A weighted fit, again and again, each time to the points within a narrower band (from `reach` metres and `tilt` radians
+    about z = 0 to a third of it); if they are too few, or the plane is steeper than `tilt`, z = 0 is believed.
+    """
+    points = points[torch.isfinite(points).all(-1)].double()
+    plane = torch.zeros(3, dtype=torch.float64, device=points.device)
+    if not len(points):
+        return 0.0, 0.0, 0.0
+    base = torch.cat([points[:, :2], torch.ones_like(points[:, :1])], 1)
+    away = points[:, :2].norm(dim=1)
+    for band in (1.0, 0.6, 0.33, 0.33):
+        rest = points[:, 2] - base @ plane
+        near = rest.abs() <= band * (reach + tilt * away)
+        if int(near.sum()) < 50:
+            return 0.0, 0.0, 0.0
+        rows = base[near]
+        weight = 1 / (1 + away[near])[:, None] ** 2  # errors grow with distance
+        normal = rows.T @ (weight * rows) + 1e-3 * weight.sum() * torch.diag(points.new_tensor([1.0, 1.0, 0.0]))
+        plane = torch.linalg.solve(normal, rows.T @ (weight[:, 0] * points[near, 2]))
+    if float(plane[:2].norm()) > tilt or abs(float(plane[2])) > reach:
+        return 0.0, 0.0, 0.0
+    return tuple(float(value) for value in plane)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What range sensors say -> points (N, 3) float32 in the sensor's own frame: clouds, laser scans, depth images."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
+
+from ..geometry import Camera
+from .camera_info import camera_from_info
+from .cdr import MessageError
+from .cloud_reader import read_cloud
+
+_MOST = 30000  # points of a message; of larger ones, an even selection
+
+
+def cloud_points(message: PointCloud2) -> np.ndarray:
+    """The valid points of a cloud.
+
+    Raises:
+        MessageError: it has no x, y, z, or its sizes contradict each other.
+    """
+    names = {field.name for field in message.fields}
+    if not {"x", "y", "z"} <= names:
+        raise MessageError(f"a cloud with the fields {', '.join(sorted(names)) or 'none'}, expected x, y and z")
+    count = message.width * message.height
+    if len(message.data) < message.row_step * message.height or message.row_step < message.width * message.point_step:
+        raise MessageError(f"a cloud of {count} points in {len(message.data)} bytes, which are too few")
+    if not count:
+        return np.empty((0, 3), np.float32)
+    cloud = read_cloud(message).reshape(-1)[:: max(1, count // _MOST)]
+    points = np.stack([cloud[name] for name in "xyz"], 1).astype(np.float32)
+    return points[np.isfinite(points).all(1)]
+
+
+def scan_points(message: LaserScan) -> np.ndarray:
+    """The points of a laser scan, in its plane."""
+    ranges = np.asarray(message.ranges, np.float32)
+    angles = message.angle_min + message.angle_increment * np.arange(len(ranges))
+    with np.errstate(invalid="ignore"):
+        good = np.isfinite(ranges) & (ranges >= message.range_min) & (ranges <= message.range_max)
+    ranges, angles = ranges[good], angles[good]
+    return np.stack([ranges * np.cos(angles), ranges * np.sin(angles), np.zeros_like(ranges)], 1).astype(np.float32)
+
+
+def depth_points(message: Image, info: CameraInfo) -> np.ndarray:
+    """The points of a depth image in its optical frame: 32FC1 metres or 16UC1 millimetres (REP-118).
+
+    Raises:
+        MessageError: another encoding, or less data than rows; CameraError: a calibration that does not belong to it.
+    """
+    kinds = {"32FC1": (np.float32, 1.0), "16UC1": (np.uint16, 0.001), "mono16": (np.uint16, 0.001)}
+    if message.encoding not in kinds:
+        raise MessageError(f"a depth image of encoding '{message.encoding}', expected one of {', '.join(kinds)}")
+    kind, unit = kinds[message.encoding]
+    item = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
+    if message.step < message.width * item.itemsize or len(message.data) < message.step * message.height:
+        raise MessageError(
+            f"a {message.width}x{message.height} depth image with step {message.step} in {len(message.data)} bytes: too few"
+        )
+    camera: Camera = camera_from_info(info, message.width, message.height, rectified=True)
+    rows = np.frombuffer(message.data, np.uint8)[: message.step * message.height].reshape(message.height, message.step)
+    depth = np.ascontiguousarray(rows[:, : message.width * item.itemsize]).view(item).astype(np.float32) * unit
+    stride = max(1, math.isqrt(depth.size // _MOST) + 1)
+    depth, rays = depth[::stride, ::stride], camera.rays().numpy()[:, ::stride, ::stride]
+    good = np.isfinite(depth) & (depth > 0)
+    return np.stack([rays[0][good] * depth[good], rays[1][good] * depth[good], depth[good]], 1)

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one `lookup` of the node: transforms from parameters, and from tf where tf2_ros is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rclpy.node import Node
+from rclpy.time import Time
+
+from ..geometry import Transform, TransformError, TransformTree
+
+try:
+    import tf2_ros
+except ImportError:  # it is not on PyPI
+    tf2_ros = None
+
+
+def parse_transforms(lines: Iterable[str]) -> TransformTree:
+    """Fixed transforms, each "parent child x y z roll pitch yaw" in metres and radians; empty lines are none.
+
+    Raises:
+        ValueError: a line that says something else, or a circle.
+    """
+    tree = TransformTree()
+    for line in lines:
+        words = line.split()
+        if not words:
+            continue
+        try:
+            parent, child, *numbers = words
+            tree.add(parent, child, Transform.from_rpy(*map(float, numbers)))
+        except TransformError as error:
+            raise ValueError(f"transforms: '{line}': {error}") from error
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"transforms: '{line}', expected 'parent child x y z roll pitch yaw' in metres and radians"
+            ) from None
+    return tree
+
+
+class Transforms:
+    """Transforms of the node. Any thread may ask; `refresh` belongs to the spinning one."""
+
+    def __init__(self, node: Node, fixed: TransformTree):
+        self._node, self._fixed = node, fixed
+        self._wanted = False
+        self._buffer = self._listener = None
+
+    def refresh(self) -> None:
+        """Begin to listen to tf once somebody has asked for what the parameters do not know."""
+        if self._wanted and self._listener is None and tf2_ros:
+            self._buffer = tf2_ros.Buffer()
+            self._listener = tf2_ros.TransformListener(self._buffer, self._node, spin_thread=False)
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._listener:
+            self._listener.unregister()
+        self._buffer = self._listener = None
+        self._wanted = False
+
+    def lookup(self, target: str, source: str, stamp_ns: int) -> Transform:
+        """(target <- source) at a time. Frames are named with or without tf1's leading slash.
+
+        Raises:
+            TransformError: it is not known; the message says what to do.
+        """
+        target, source = target.lstrip("/"), source.lstrip("/")
+        try:
+            return self._fixed.lookup(target, source, stamp_ns)
+        except TransformError as error:
+            problem = str(error)
+        if tf2_ros is None:
+            raise TransformError(f"{problem}; tf2_ros is not installed: set the parameter transforms")
+        self._wanted = True
+        if self._buffer is None:
+            raise TransformError(f"no transform from '{source}' to '{target}' yet: tf is being asked")
+        try:
+            found = self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns)).transform
+        except tf2_ros.TransformException as error:
+            raise TransformError(f"no transform from '{source}' to '{target}': {error}") from error
+        shift, turn = found.translation, found.rotation
+        return Transform.from_quaternion((shift.x, shift.y, shift.z), (turn.x, turn.y, turn.z, turn.w))

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that can be published of one frame, each computed when first asked for. No ROS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from .geometry import (
+    AdaptiveRange,
+    CloudSettings,
+    Scan,
+    ScanSettings,
+    colorize,
+    ground_plane,
+    heights,
+    pack_cloud,
+    scan_of,
+    unproject,
+    voxel_grid,
+)
+from .inference import Prediction
+from .pipeline import Frame, Refined, Side
+
+_PLANE_STRIDE = 4  # pixels between the points that the ground's plane is found from
+
+
+@dataclass(frozen=True)
+class ColorSettings:
+    """How depth becomes a picture: a colour map, and the metres that its ends stand for."""
+
+    colormap: str = "turbo"
+    near: float = 0.0
+    far: float = 10.0
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """What outputs look like.
+
+    Attributes:
+        infinite: whether depth images say +Inf (REP-117) of what is out of range, instead of NaN.
+        near, far: metres, the range of depth: what a compressed depth image has to hold, and where points that clear are put.
+    """
+
+    color: ColorSettings = field(default_factory=ColorSettings)
+    cloud: CloudSettings = field(default_factory=CloudSettings)
+    scan: ScanSettings = field(default_factory=ScanSettings)
+    infinite: bool = False
+    near: float = 0.05
+    far: float = 20.0
+
+
+class Outputs:
+    """The outputs of one frame. Every array is on the CPU, C-contiguous and, but for some clouds, of the image's size."""
+
+    def __init__(
+        self,
+        frame: Frame,
+        prediction: Prediction,
+        refined: Refined,
+        side: Side,
+        settings: OutputSettings,
+        relative_range: AdaptiveRange,
+    ):
+        self._frame, self._prediction, self._side = frame, prediction, side
+        self.refined, self.settings, self._relative_range = refined, settings, relative_range
+
+    @property
+    def has(self) -> set[str]:
+        """What there is to make outputs of: see the needs in `node.publications`."""
+        refined, side = self.refined, self._side
+        found = {
+            "metres": refined.metres is not None,
+            "relative": self._prediction.kind == "relative",
+            "camera": self._frame.camera is not None,
+            "mount": side.mount is not None,
+            "scan mount": side.scan is not None,
+            "confidence": self._prediction.confidence is not None,
+            "scale": refined.scale is not None,
+        }
+        return {name for name, there in found.items() if there}
+
+    @property
+    def rgb(self) -> np.ndarray:
+        """(H, W, 3) uint8: the view that depth belongs to."""
+        return self._frame.rgb
+
+    @cached_property
+    def _depth(self) -> torch.Tensor:
+        """(H, W) metres on the device; what is out of range is as the settings say."""
+        metres = self.refined.metres
+        return metres if self.settings.infinite else torch.where(torch.isinf(metres), torch.nan, metres)
+
+    @cached_property
+    def depth(self) -> np.ndarray:
+        """(H, W) float32 metres, NaN invalid: REP-118's canonical form."""
+        return self._depth.cpu().numpy()
+
+    @cached_property
+    def depth_mm(self) -> np.ndarray:
+        """(H, W) uint16 millimetres, 0 invalid: REP-118's raw form. Beyond 65.535 m is invalid."""
+        mm = torch.nan_to_num(torch.round(self.refined.metres * 1000), nan=0.0, posinf=0.0)
+        return torch.where(mm > 65535, 0, mm).to(torch.int32).cpu().numpy().astype(np.uint16)
+
+    @cached_property
+    def relative(self) -> np.ndarray:
+        """(H, W) float32 inverse depth of unknown scale and shift, as the network gave it."""
+        return self._prediction.at_image_size()
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        """(H, W) float32 from 0 to 1: how well the network agrees with itself on the mirrored image."""
+        return self._prediction.resized(self._prediction.confidence).cpu().numpy()
+
+    @cached_property
+    def color(self) -> np.ndarray:
+        """(H, W, 3) uint8 BGR."""
+        color = self.settings.color
+        if self.refined.metres is not None:
+            picture = colorize(self._depth, color.near, color.far, color.colormap)
+        else:
+            values = self._prediction.resized()
+            low, high = self._relative_range.update(values)
+            picture = colorize(values, high, low, color.colormap)
+        return picture.cpu().numpy()
+
+    # -- points -------------------------------------------------------------------------------------------------
+
+    @property
+    def _rays(self) -> torch.Tensor:
+        return self._frame.camera.rays(self.refined.metres.device)
+
+    @cached_property
+    def _points(self) -> torch.Tensor:
+        """(H, W, 3) in the optical frame, NaN invalid or out of range."""
+        metres = self.refined.metres
+        return unproject(torch.where(torch.isinf(metres), torch.nan, metres), self._rays)
+
+    @cached_property
+    def _heights(self) -> torch.Tensor:
+        """(H, W) metres above z = 0 of the base frame."""
+        return heights(self._points, self._side.mount)
+
+    @cached_property
+    def _above_ground(self) -> torch.Tensor:
+        """(H, W) metres above the plane of the ground."""
+        sparse = self._points[::_PLANE_STRIDE, ::_PLANE_STRIDE].reshape(-1, 3)
+        turn, shift = (torch.from_numpy(part).to(sparse) for part in (self._side.mount.rotation, self._side.mount.translation))
+        p, q, r = ground_plane(sparse @ turn.T + shift, 1.5 * self.settings.cloud.ground_tolerance)
+        normal = turn[2] - p * turn[0] - q * turn[1]
+        return self._points @ normal + float(shift[2] - p * shift[0] - q * shift[1] - r)
+
+    @cached_property
+    def _kept(self) -> torch.Tensor:
+        """(H, W) bool: points within the cloud's range and band of heights."""
+        cloud, points = self.settings.cloud, self._points
+        kept = torch.isfinite(points[..., 2])
+        if cloud.max_range:
+            kept &= points.norm(dim=-1) <= cloud.max_range
+        if cloud.has_band:
+            kept &= (self._heights >= cloud.min_height) & (self._heights <= cloud.max_height)
+        return kept
+
+    def _packed(self, kept: torch.Tensor, ordered: bool) -> np.ndarray:
+        """A cloud of some of the points: (h, w, 16) uint8 of every stride-th pixel, or (1, N, 16)."""
+        cloud = self.settings.cloud
+        step = (slice(None, None, cloud.stride),) * 2
+        kept, points, rgb = kept[step], self._points[step], self.rgb[step]
+        if cloud.voxel or not ordered:
+            chosen = kept.cpu().numpy()
+            points, rgb = points[kept][None], rgb[chosen][None]
+            if cloud.voxel:
+                points, rgb = voxel_grid(points, rgb, cloud.voxel)
+        else:
+            points = torch.where(kept[..., None], points, torch.nan)
+        return pack_cloud(points, rgb)
+
+    @cached_property
+    def cloud(self) -> np.ndarray:
+        """(h, w, 16) uint8: x, y, z, rgb of each pixel in the optical frame; (1, N, 16) of voxels."""
+        return self._packed(self._kept, ordered=True)
+
+    @cached_property
+    def ground(self) -> np.ndarray:
+        """(1, N, 16) uint8: the points on the ground."""
+        return self._packed(self._kept & (self._above_ground.abs() <= self.settings.cloud.ground_tolerance), ordered=False)
+
+    @cached_property
+    def obstacles(self) -> np.ndarray:
+        """(1, N, 16) uint8: the points above the ground."""
+        return self._packed(self._kept & (self._above_ground > self.settings.cloud.ground_tolerance), ordered=False)
+
+    @cached_property
+    def clearing(self) -> np.ndarray:
+        """(1, N, 16) uint8: points at the far end of the range, on the rays of pixels that are out of range."""
+        step = (slice(None, None, self.settings.cloud.stride),) * 2
+        empty = torch.isinf(self.refined.metres)[step] & torch.isfinite(self._rays[0])[step]
+        x, y = self._rays[0][step][empty], self._rays[1][step][empty]
+        points = torch.stack([x, y, torch.ones_like(x)], -1) * self.settings.far
+        return pack_cloud(points[None], self.rgb[step][empty.cpu().numpy()][None])
+
+    @cached_property
+    def scan(self) -> Scan:
+        """The nearest obstacle in each direction, in the scan's frame."""
+        beyond = torch.where(torch.isinf(self.refined.metres), torch.inf, torch.nan)
+        points = self._points.clone()
+        points[..., 2] = torch.where(torch.isnan(points[..., 2]), beyond, points[..., 2])
+        return scan_of(points, self._heights, self._rays, self._side.scan, self.settings.scan)
