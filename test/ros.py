@@ -19,7 +19,7 @@ from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
 from std_msgs.msg import Header
 
 OUTPUTS = {
@@ -29,6 +29,17 @@ OUTPUTS = {
     "depth/color": Image,
     "depth/points": PointCloud2,
     "depth/camera_info": CameraInfo,
+}
+ON_REQUEST = {
+    "depth/clearing": PointCloud2,
+    "depth/obstacles": PointCloud2,
+    "depth/ground": PointCloud2,
+    "depth/scan": LaserScan,
+    "depth/scale": DiagnosticArray,
+    "depth/confidence": Image,
+    "depth/image/compressedDepth": CompressedImage,
+    "depth/image_raw/compressedDepth": CompressedImage,
+    "depth/color/compressed": CompressedImage,
 }
 
 
@@ -99,7 +110,7 @@ class Bench:
             self.received[topic].append(message)
             self.arrivals[topic].append(time.time_ns())
 
-        return self.node.create_subscription(OUTPUTS[topic], topic, receive, qos(reliable))
+        return self.node.create_subscription((OUTPUTS | ON_REQUEST)[topic], topic, receive, qos(reliable))
 
     def _on_diagnostics(self, array):
         for status in array.status:

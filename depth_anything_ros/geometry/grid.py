@@ -22,7 +22,7 @@ def grid_places(pixels, count: int, grid: int, align_corners: bool):
 
 
 def sample_grid(values: torch.Tensor, pixels: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.ndarray:
-    """The grid's nearest values (N,) at pixels (N, 2) u, v of the image; NaN for pixels outside of it.
+    """The grid's values (N,), interpolated bilinearly, at pixels (N, 2) u, v of the image; NaN for pixels outside of it.
 
     Args:
         values: (h, w) on any device.
@@ -30,11 +30,13 @@ def sample_grid(values: torch.Tensor, pixels: np.ndarray, size: tuple[int, int],
     """
     height, width = size
     inside = np.isfinite(pixels).all(1) & (pixels > -0.5).all(1) & (pixels < (width - 0.5, height - 0.5)).all(1)
-    kept = pixels[inside]
-    x = grid_places(kept[:, 0], width, values.shape[1], align_corners).round().astype(np.int64)
-    y = grid_places(kept[:, 1], height, values.shape[0], align_corners).round().astype(np.int64)
+    x = grid_places(pixels[inside, 0], width, values.shape[1], align_corners)
+    y = grid_places(pixels[inside, 1], height, values.shape[0], align_corners)
+    places = torch.from_numpy(np.stack([x, y], 1).astype(np.float32)).to(values.device)
+    extent = places.new_tensor([values.shape[1] - 1, values.shape[0] - 1])
+    corners = (2 * places / extent - 1)[None, None]
     found = np.full(len(pixels), np.nan)
-    found[inside] = values[torch.from_numpy(y).to(values.device), torch.from_numpy(x).to(values.device)].cpu().numpy()
+    found[inside] = F.grid_sample(values[None, None], corners, align_corners=True)[0, 0, 0].cpu().numpy()
     return found
 
 

@@ -49,7 +49,7 @@ class ScaleSettings:
     focal: float = 0.0
     camera_height: float = 0.0
     min_points: int = 30
-    max_residual: float = 0.1
+    max_residual: float = 0.15
     smoothing: float = 0.5
     hold: float = 3.0
     training_focal: float = 0.0
@@ -119,6 +119,8 @@ def fit_inverse_depth(inverse: np.ndarray, truth: np.ndarray, shift: bool, floor
         weight = np.minimum(1, 1.345 * sigma / np.maximum(np.abs(difference), 1e-12)) * (np.abs(difference) <= spread)
         a, b = _least_squares(inverse, truth, weight / truth**2, shift)
     difference = np.abs(a * inverse + b - truth) / truth
+    if not shift and not floor and np.median(np.abs(inverse - truth) / truth) < np.median(difference):
+        a, difference, spread = 1.0, np.abs(inverse - truth) / truth, _WIDEST  # metres that are better as they are stay so
     close = difference <= spread
     if a <= 0 or not math.isfinite(a + b) or not close.any():
         raise FitError("the points contradict the network: what is near for them is far for it")
