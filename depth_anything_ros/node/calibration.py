@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 from rclpy.task import Future
@@ -25,7 +26,8 @@ class CalibrationService:
 
     def __init__(self, node: LifecycleNode, settings: Callable[[], Settings | None], streams: dict[str, CameraStream]):
         self._node, self._settings, self._streams = node, settings, streams
-        self._service = node.create_service(Trigger, "~/calibrate", self._serve)
+        self._group = ReentrantCallbackGroup()  # an answer that waits would hold up every callback of its group
+        self._service = node.create_service(Trigger, "~/calibrate", self._serve, callback_group=self._group)
 
     async def _serve(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
@@ -69,9 +71,12 @@ class CalibrationService:
         return f"1 / z = {fit.a:.6g} * inverse + {fit.b:.6g}, {fit.inliers} of {fit.points} points, written to {path}"
 
     def _pause(self, seconds: float) -> Future:
-        done = Future()
-        timer = self._node.create_timer(
-            seconds, lambda: (timer.cancel(), done.set_result(None)), clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
-        done.add_done_callback(lambda _: self._node.destroy_timer(timer))
+        done = Future(executor=self._node.executor)
+
+        def end() -> None:
+            self._node.destroy_timer(timer)
+            done.set_result(None)
+
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        timer = self._node.create_timer(seconds, end, callback_group=self._group, clock=clock)
         return done
