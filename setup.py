@@ -52,7 +52,13 @@ setup(
     ],
     extras_require={
         "ros": ROS_WHEELS,
-        "test": ["pytest<8.4", "pytest-xdist", "transformers>=4.45", "ruff"],  # launch_testing's plugin breaks newer pytest
+        "test": [
+            "pytest<8.4",
+            "pytest-xdist",
+            "transformers>=4.45",
+            "rosbags",
+            "ruff",
+        ],  # launch_testing's plugin breaks newer pytest
     },
     entry_points={
         "console_scripts": [

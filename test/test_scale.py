@@ -116,7 +116,10 @@ def said(inverse, kind="relative", network="v2/vits/518"):
     return Prediction(torch.from_numpy(np.asarray(inverse, np.float32)), kind, inverse.shape, False, network)
 
 
-def refine(refiner, inverse, source, side=Side(), stamp=SECOND, by="v2/vits/518", camera=CAMERA, depth=None, **scale):
+NOTHING = Side()
+
+
+def refine(refiner, inverse, source, side=NOTHING, stamp=SECOND, by="v2/vits/518", camera=CAMERA, depth=None, **scale):
     settings = RefineSettings(depth or DepthSettings(0.1, 50.0), ScaleSettings(source, **scale))
     return refiner.refine(Frame(RGB, camera, None, stamp), said(inverse, network=by), settings, side)
 

@@ -2,6 +2,7 @@
 """A relative network and a range sensor become metres, through the running node; and nothing else does."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,7 +98,9 @@ def check_metres(camera, relative, stamp):
 def test_no_metres_before_the_sensor_speaks_then_metres_then_none_again(camera, node):
     stamp = camera.send(RGB)
     relative = depth_of(camera.expect("depth/relative", stamp))
-    camera.wait(lambda: "no metres: nobody publishes '/sensor/points'" in camera.values.get("last error", ""), "a word about it")
+    camera.wait(
+        lambda: "no metres: nobody publishes '/sensor/points'" in camera.values.get("last error", ""), "a word about it"
+    )
     assert camera.received["depth/image"] == []
     (status,) = camera.expect("depth/scale", stamp).status
     assert status.level == b"\x02" and "nobody publishes" in status.message
@@ -219,7 +222,7 @@ def test_the_service_writes_a_calibration_that_the_next_node_runs_with(camera, t
     answer = future.result()
     assert answer.success, answer.message
     path = answer.message.split("written to ")[1]
-    scale = yaml.safe_load(open(path))["/**"]["ros__parameters"]["scale"]
+    scale = yaml.safe_load(Path(path).read_text())["/**"]["ros__parameters"]["scale"]
     a, b = chosen_scale(relative)
     assert scale["source"] == "fixed" and scale["network"] == "v2/vits/112" and 0.5 < scale["focal"] < 2
     assert np.median(np.abs((scale["a"] * relative + scale["b"]) / (a * relative + b) - 1)) < 0.01

@@ -103,7 +103,9 @@ def test_nothing_is_guessed():
 
 
 def test_parameters_become_a_tree():
-    tree = parse_transforms(["base_link camera_link 0.2 0 0.5 0 0.1 0", "", "camera_link optical 0 0 0 -1.5707963 0 -1.5707963"])
+    tree = parse_transforms(
+        ["base_link camera_link 0.2 0 0.5 0 0.1 0", "", "camera_link optical 0 0 0 -1.5707963 0 -1.5707963"]
+    )
     found = tree.lookup("base_link", "optical", 0)
     np.testing.assert_allclose(found.apply(np.array([[0, 0, 1.0]])), [[0.2 + np.cos(0.1), 0, 0.5 - np.sin(0.1)]], atol=1e-6)
     for line in ("a b 1 2 3", "a b 1 2 3 4 5 x", "a", "a a 0 0 0 0 0 0"):

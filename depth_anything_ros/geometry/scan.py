@@ -32,7 +32,7 @@ class ScanSettings:
 
 @dataclass(frozen=True)
 class Scan:
-    """`ranges` (N,) float32 metres, the first at `angle_min` radians (counterclockwise from x).
+    """`ranges` (N,) float32 metres, the first about `angle_min` radians (counterclockwise from x), half a beam to either side.
 
     +Inf: seen, and nothing in the way; NaN: nothing is known of that direction (REP-117).
     """
@@ -53,19 +53,20 @@ def scan_of(points: torch.Tensor, height: torch.Tensor, rays: torch.Tensor, moun
     """
     increment = math.radians(settings.increment_deg)
     low, high = _view(rays, mount)
-    first, count = math.floor(low / increment), math.floor(high / increment) - math.floor(low / increment) + 1
+    first = math.ceil(low / increment)
+    count = max(1, math.floor(high / increment) - first + 1)
     turn = torch.from_numpy(mount.rotation).to(points)
     moved = points @ turn.T + torch.from_numpy(mount.translation).to(points)
     x, y = moved[..., 0], moved[..., 1]
     distance = torch.hypot(x, y)
-    beam = ((_angle(x, y, low) / increment).floor() - first).nan_to_num(-1).long()
+    beam = ((_angle(x, y, low) / increment).round() - first).nan_to_num(-1).long()
     inside = (beam >= 0) & (beam < count)
     ranges = torch.full((count,), torch.nan, dtype=torch.float32, device=points.device)
     ranges[beam[inside & torch.isfinite(distance)]] = torch.inf  # seen
     far = torch.isinf(points[..., 2])
     if far.any():
         dx, dy = (turn[i, 0] * rays[0] + turn[i, 1] * rays[1] + turn[i, 2] for i in (0, 1))
-        there = ((_angle(dx, dy, low) / increment).floor() - first).nan_to_num(-1).long()
+        there = ((_angle(dx, dy, low) / increment).round() - first).nan_to_num(-1).long()
         ranges[there[far & (there >= 0) & (there < count)]] = torch.inf
     hit = inside & (height >= settings.min_height) & (height <= settings.max_height)
     hit &= (distance >= settings.min_range) & (distance <= settings.max_range)

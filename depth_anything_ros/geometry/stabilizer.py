@@ -29,6 +29,7 @@ _GONE = 0.3  # of the corners found again, below which it is another scene
 _LONGEST = 1.0  # seconds between frames that are compared
 _NOISE = 0.5  # pixels at _WIDTH
 _SAME = 6.0  # grey levels, below which a pixel shows the same
+_NEW = 0.2  # relative change of inverse depth, above which a pixel is not noise
 _CLOSE, _BETTER = 0.01, 0.6  # what a scale may leave over; what a shift has to leave of that
 
 
@@ -214,8 +215,12 @@ def _fit(inverse: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
 
 
 def _settle(before: _Before, inverse: torch.Tensor, grey: np.ndarray, share: float) -> torch.Tensor:
-    """Inverse depth moved `share` of the way from the last frame's, where the image is still the same."""
+    """Inverse depth moved `share` of the way from the last frame's, where the image is still the same and depth about the same.
+
+    Something new before a wall of its own grey is there at once.
+    """
     change = cv2.GaussianBlur(cv2.absdiff(before.grey, grey).astype(np.float32), (5, 5), 0)
     same = cv2.resize(change, inverse.shape[::-1], interpolation=cv2.INTER_LINEAR) < _SAME
-    held = before.inverse + share * (inverse - before.inverse)
-    return torch.where(torch.from_numpy(same).to(inverse.device), held, inverse)
+    step = inverse - before.inverse
+    same = torch.from_numpy(same).to(inverse.device) & (step.abs() < _NEW * before.inverse)
+    return torch.where(same, before.inverse + share * step, inverse)
