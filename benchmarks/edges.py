@@ -74,31 +74,37 @@ def main() -> None:
             rgb = np.ascontiguousarray((image * 255).byte().permute(1, 2, 0).numpy())
             shots.append((rgb, seen.depth[0].clamp_max(FAR), float(view.focal)))
 
-    def row(title: str, grids: list[torch.Tensor], align_corners: bool, share: float) -> None:
+    def row(title: str, grids: list[torch.Tensor], align_corners: bool, share: float, guided: bool = False) -> None:
         rows = []
-        for (_, truth, focal), grid in zip(shots, grids):
+        for (rgb, truth, focal), grid in zip(shots, grids):
             plain = F.interpolate(grid[None, None], (HEIGHT, WIDTH), mode="bilinear", align_corners=align_corners)[0, 0]
             start = time.perf_counter()
-            masked = enlarge(grid, (HEIGHT, WIDTH), align_corners, TOLERANCE)
+            masked = enlarge(grid, (HEIGHT, WIDTH), align_corners, TOLERANCE, rgb if guided else None)
             cost = time.perf_counter() - start
             near, kept = plain < FAR - 1, torch.isfinite(masked)
             before = in_the_air(plain, truth, focal, share) & near
             after = in_the_air(torch.where(kept, masked, FAR), truth, focal, share) & near & kept
             good = near & ~before
-            rows.append((before.sum() / near.sum(), after.sum() / (near & kept).sum(), (good & kept).sum() / good.sum(), cost))
-        before, after, kept, cost = np.mean(rows, axis=0)
-        print(f"{title:32} {100 * before:6.2f} % -> {100 * after:6.2f} %  {before / after:6.1f} x", end="")
-        print(f"  good points kept {100 * kept:5.1f} %  {1000 * cost:5.1f} ms", flush=True)
+            right = (((masked - truth).abs() < share * truth) & near).sum() / near.sum()
+            rows.append(
+                (before.sum() / near.sum(), after.sum() / (near & kept).sum(), (good & kept).sum() / good.sum(), right, cost)
+            )
+        before, after, kept, right, cost = np.mean(rows, axis=0)
+        print(f"{title:40} {100 * before:6.2f} % -> {100 * after:6.2f} %  {before / after:6.1f} x", end="")
+        print(f"  good points kept {100 * kept:5.1f} %  right {100 * right:5.1f} %  {1000 * cost:5.1f} ms", flush=True)
 
     print(f"{len(shots)} scenes, tolerance {TOLERANCE}: share of points in the air, bilinear -> masked")
     for name, grid in GRIDS.items():
         for sigma in (0.5, 1.0, 2.0):
-            row(f"{name} grid, blur {sigma}", [at_grid(truth, grid, sigma) for _, truth, _ in shots], False, 0.02)
+            grids = [at_grid(truth, grid, sigma) for _, truth, _ in shots]
+            row(f"{name} grid, blur {sigma}", grids, False, 0.02)
+            row(f"{name} grid, blur {sigma}, guided", grids, False, 0.02, guided=True)
     estimator = DepthEstimator.create("demo", device="cpu")
     predictions = [estimator.predict(rgb) for rgb, _, _ in shots]
     for share in (0.02, 0.1):
         grids = [prediction.tensor for prediction in predictions]
         row(f"embedded model, {share:.0%}", grids, predictions[0].align_corners, share)
+        row(f"embedded model, {share:.0%}, guided", grids, predictions[0].align_corners, share, guided=True)
 
 
 if __name__ == "__main__":

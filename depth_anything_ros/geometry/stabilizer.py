@@ -30,6 +30,7 @@ _LONGEST = 1.0  # seconds between frames that are compared
 _NOISE = 0.5  # pixels at _WIDTH
 _SAME = 6.0  # grey levels, below which a pixel shows the same
 _NEW = 0.2  # relative change of inverse depth, above which a pixel is not noise
+_LEAST = 0.3  # of its inverse depth that a shift leaves of any pixel: nothing far becomes nothing at all
 _CLOSE, _BETTER = 0.01, 0.6  # what a scale may leave over; what a shift has to leave of that
 
 
@@ -104,7 +105,7 @@ class Stabilizer:
 
         if before:
             self._follow(before, inverse, grey, to_image, align_corners, size)
-            inverse = self._a * inverse + self._b
+            inverse = torch.maximum(self._a * inverse + self._b, _LEAST * inverse)
             if self.settings.pixels and self.state == "still" and before.inverse.shape == inverse.shape:
                 inverse = _settle(before, inverse, grey, 2 / self.settings.memory)
         corners = cv2.goodFeaturesToTrack(grey, _CORNERS, 0.01, _APART)

@@ -3,6 +3,15 @@
 
 from .estimator import DepthEstimator, InferenceError, release_memory
 from .prediction import Prediction
-from .preprocessing import ImageError, network_size, preprocess
+from .preprocessing import ImageError, network_size, normalize_exposure, preprocess
 
-__all__ = ["DepthEstimator", "ImageError", "InferenceError", "Prediction", "network_size", "preprocess", "release_memory"]
+__all__ = [
+    "DepthEstimator",
+    "ImageError",
+    "InferenceError",
+    "Prediction",
+    "network_size",
+    "normalize_exposure",
+    "preprocess",
+    "release_memory",
+]

@@ -11,6 +11,7 @@ import numpy as np
 from ..models.zoo import IMAGENET_MEAN, IMAGENET_STD
 
 MAX_ASPECT = 8.0
+_DARKEST, _GREY = 0.2, 0.42  # mean brightness: of images that are left alone, and what darker ones get
 _SCALE = 1.0 / (np.asarray(IMAGENET_STD) * 255)
 _OFFSET = np.asarray(IMAGENET_MEAN) / np.asarray(IMAGENET_STD)
 
@@ -46,6 +47,18 @@ def check_input_size(input_size: int, patch: int) -> None:
     if input_size < patch or input_size % patch:
         below = max(patch, input_size // patch * patch)
         raise ValueError(f"input_size {input_size} is not a multiple of {patch}; the nearest are {below} and {below + patch}")
+
+
+def normalize_exposure(rgb: np.ndarray) -> np.ndarray:
+    """An image (H, W, 3) uint8 so dark that networks lose their way, with a gamma that gives it a common brightness.
+
+    Any other is returned as it is: there, a gamma does more harm than good (`docs/benchmarks.md`).
+    """
+    mean = float(rgb[::4, ::4].mean()) / 255
+    if mean >= _DARKEST:
+        return rgb
+    gamma = math.log(_GREY) / math.log(max(mean, 0.02))
+    return cv2.LUT(rgb, (np.linspace(0, 1, 256) ** gamma * 255).round().astype(np.uint8))
 
 
 def preprocess(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -46,6 +46,7 @@ TABLE = (
               limits=(0.0, 1000.0)),
     Parameter("image_bridge", "auto", "Converter of raw images; auto: cv_bridge where it is installed and safe, else built-in",
               BRIDGES, dynamic=False),
+    Parameter("normalize_exposure", False, "Brighten very dark images for the network"),
     Parameter("no_image_timeout", 2.0, "Seconds without an image after which diagnostics warn", limits=(0.1, 3600.0)),
     Parameter("autostart", True, "Configure and activate at start; false: leave that to a lifecycle manager", dynamic=False),
     Parameter("malloc_tuning", True, "Let glibc reuse buffers of image size (mallopt)", dynamic=False),

@@ -68,6 +68,7 @@ class Settings:
     refine: RefineSettings
     outputs: OutputSettings
     confidence: bool
+    normalize_exposure: bool
     base_frame: str
     transforms: TransformTree
     scale_topic: str
@@ -152,7 +153,17 @@ def read(node: Node, changes: dict[str, object] | None = None) -> Settings:
         scale_topic=values["scale.topic"],
         scale_max_offset=values["scale.max_offset"],
         calibration_file=values["scale.calibration_file"],
-        **{name: values[name] for name in ("deterministic", "image_bridge", "no_image_timeout", "malloc_tuning", "base_frame")},
+        **{
+            name: values[name]
+            for name in (
+                "deterministic",
+                "image_bridge",
+                "no_image_timeout",
+                "malloc_tuning",
+                "base_frame",
+                "normalize_exposure",
+            )
+        },
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from ..geometry import CameraError
-from ..inference import DepthEstimator, ImageError, InferenceError, Prediction
+from ..inference import DepthEstimator, ImageError, InferenceError, Prediction, normalize_exposure
 from ..messages.bridge import ImageDecoder
 from ..messages.cdr import ImageHeader, MessageError, read_compressed_image
 from ..messages.images import compressed_to_rgb
@@ -107,7 +107,10 @@ class Worker:
             for stream in self._streams.values():
                 stream.restart()
         try:
-            predictions = estimator.predict_batch([job.upright for job in jobs], running.settings.confidence)
+            images = [job.upright for job in jobs]
+            if running.settings.normalize_exposure:
+                images = [normalize_exposure(image) for image in images]
+            predictions = estimator.predict_batch(images, running.settings.confidence)
             self._failures = 0
             return list(zip(jobs, predictions))
         except Exception as error:

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filters, colour-guided edges, confidence, exposure, and calibration by hand: each against numbers of the test's own."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from depth_anything_ros.calibrate import main as calibrate
+from depth_anything_ros.demo.families import HELD_OUT_SEED
+from depth_anything_ros.demo.sources import photographed_scene
+from depth_anything_ros.geometry import enlarge, smooth
+from depth_anything_ros.inference import DepthEstimator, normalize_exposure
+from depth_anything_ros.pipeline import DepthSettings, Frame, Refiner, RefineSettings
+
+
+@pytest.fixture(scope="module")
+def estimator():
+    return DepthEstimator.create("demo", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def shot():
+    return photographed_scene(HELD_OUT_SEED + 3, "room", 320, 240)
+
+
+def test_the_median_takes_specks_and_the_bilateral_filter_noise_and_both_keep_edges():
+    random = np.random.default_rng(0)
+    clean = np.where(np.arange(64) < 32, 1.0, 0.25) * np.ones((48, 64))
+    specks = clean.copy()
+    specks[random.integers(0, 48, 30), random.integers(0, 64, 30)] = 3.0
+    np.testing.assert_array_equal(smooth(torch.from_numpy(specks).float(), 3, 0.0).numpy()[:, 8:24], clean[:, 8:24])
+    noisy = (clean * (1 + 0.01 * random.standard_normal(clean.shape))).astype(np.float32)
+    out = smooth(torch.from_numpy(noisy), 0, 2.0).numpy()
+    flat = np.r_[4:28, 36:60]
+    assert np.abs(out - clean)[4:-4, flat].std() < 0.5 * np.abs(noisy - clean)[4:-4, flat].std()
+    assert np.abs(out - clean)[:, 30:34].max() < 0.05  # the edge stands
+    same = torch.from_numpy(noisy)
+    assert smooth(same, 0, 0.0) is same
+
+
+def test_colour_says_where_an_edge_runs():
+    """A slanted edge that the grid blurs and the image shows sharply."""
+    v, u = np.mgrid[0:240, 0:320]
+    front = u + 0.4 * v < 200
+    rgb = np.where(front[..., None], (200, 60, 40), (50, 90, 160)).astype(np.uint8)
+    inverse = cv2.resize(np.where(front, 1 / 1.5, 1 / 4.0).astype(np.float32), (80, 60), interpolation=cv2.INTER_AREA)
+    depth = torch.from_numpy(1 / cv2.GaussianBlur(inverse, (0, 0), 1.0))
+    truth = np.where(front, 1.5, 4.0)
+
+    def right(guide):
+        return (np.abs(enlarge(depth, (240, 320), False, 0.02, guide).numpy() / truth - 1) < 0.05).mean()
+
+    assert right(rgb) > 0.99 > 0.97 > right(None)
+    assert right(np.roll(rgb, 12, 1)) < right(rgb) - 0.01  # the negative control: colours of elsewhere
+
+
+def test_confidence_is_the_agreement_with_the_mirrored_image(estimator, shot):
+    prediction = estimator.predict_batch([shot.rgb], confidence=True)[0]
+    mirrored = estimator.predict(np.ascontiguousarray(shot.rgb[:, ::-1])).values[:, ::-1]
+    expected = np.minimum(prediction.values, mirrored) / np.maximum(prediction.values, mirrored)
+    np.testing.assert_allclose(prediction.confidence.numpy(), expected, atol=2e-3)
+    np.testing.assert_allclose(prediction.values, estimator.predict(shot.rgb).values, rtol=1e-4)
+    assert 0.3 < expected.min() < 0.95 < expected.max() <= 1
+    assert estimator.predict(shot.rgb).confidence is None
+    turned = prediction.turned(90)
+    np.testing.assert_array_equal(turned.confidence.numpy(), np.rot90(prediction.confidence.numpy()))
+
+    refined = Refiner().refine(Frame(shot.rgb), prediction, RefineSettings(DepthSettings(0.05, 20.0, min_confidence=0.95)))
+    sure = prediction.resized(prediction.confidence).numpy() >= 0.95
+    np.testing.assert_array_equal(np.isfinite(refined.metres.numpy()), sure)
+
+
+def test_pixels_of_little_confidence_are_worse(estimator):
+    agree, error = [], []
+    for seed, family in enumerate(("room", "corridor", "hall", "street")):
+        seen = photographed_scene(HELD_OUT_SEED + 6000 + seed, family, 320, 240)
+        prediction = estimator.predict_batch([seen.rgb], confidence=True)[0]
+        near = seen.depth < 20
+        agree.append(prediction.resized(prediction.confidence).numpy()[near])
+        error.append(np.abs(prediction.at_image_size() / seen.depth - 1)[near])
+    agree, error = np.concatenate(agree), np.concatenate(error)
+    assert error[agree < 0.9].mean() > 1.5 * error[agree >= 0.9].mean()
+
+
+def test_only_dark_images_are_brightened(estimator, shot):
+    dark = (shot.rgb * 0.15).astype(np.uint8)
+    assert normalize_exposure(shot.rgb) is shot.rgb
+    assert abs(normalize_exposure(dark).mean() / 255 - 0.42) < 0.1
+    black = np.zeros((24, 32, 3), np.uint8)
+    np.testing.assert_array_equal(normalize_exposure(black), black)
+
+    def off(rgb):
+        return np.abs(estimator.predict(rgb).at_image_size() / shot.depth - 1).mean()
+
+    assert off(normalize_exposure(dark)) < 0.7 * off(dark)
+
+
+def test_calibration_by_hand(tmp_path, estimator, shot, capsys):
+    """Metres of a metric network that are all off by one factor: the points give it back."""
+    photo, output = tmp_path / "photo.png", tmp_path / "new" / "scale.yaml"
+    cv2.imwrite(str(photo), cv2.cvtColor(shot.rgb, cv2.COLOR_RGB2BGR))
+    depth = estimator.predict(shot.rgb).at_image_size()
+    points = [(60, 200), (160, 220), (250, 180), (160, 120), (100, 150)]
+    words = [f"{u},{v}={1.25 * depth[v, u]:.4f}" for u, v in points]
+    words[3] = "160,120=9.9"  # one was misread
+    line = ["--model", "demo", "--device", "cpu", "--output", str(output), "--fov-deg", "60"]
+    assert calibrate([str(photo), *words, *line]) == 0
+    said = yaml.safe_load(output.read_text())["/**"]["ros__parameters"]["scale"]
+    assert said["source"] == "fixed" and said["network"] == "demo/tiny/192" and said["b"] == 0
+    assert said["a"] == pytest.approx(1 / 1.25, rel=0.02)
+    assert said["focal"] == pytest.approx(320 / 2 / np.tan(np.radians(30)) / 240, abs=1e-3)
+    assert "measured 9.900 m" in capsys.readouterr().out
+
+    for wrong, words in (
+        (["60,200=1.5"], "comes before any photo"),
+        ([str(photo)], "no points for"),
+        ([str(photo), "400,10=1.5"], "320x240 pixels, and a point lies outside"),
+        ([str(photo), "10,10=0"], "a distance of 0 m"),
+        ([str(tmp_path / "none.png"), "1,1=2"], "cannot be read as an image"),
+        ([str(photo), "1,1=2", "--input-size", "100"], "not a multiple of 16"),
+    ):
+        assert calibrate([*wrong, *line]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_a_relative_network_needs_two_distances(tmp_path, vits, shot, capsys):
+    photo = tmp_path / "photo.png"
+    cv2.imwrite(str(photo), shot.rgb)
+    line = ["--checkpoint", str(vits), "--device", "cpu", "--input-size", "112", "--output", str(tmp_path / "s.yaml")]
+    assert calibrate([str(photo), "10,10=1.0", *line]) == 2
+    assert "1 points, expected 2" in capsys.readouterr().err
+    assert calibrate([str(photo), "10,10=1.0", "200,100=1.1", *line]) == 2
+    assert "cannot be told apart" in capsys.readouterr().err
