@@ -15,7 +15,8 @@ from depth_anything_ros.geometry import AdaptiveRange, Camera
 from depth_anything_ros.inference import Prediction
 from depth_anything_ros.messages.outgoing import cloud_message
 from depth_anything_ros.models import METRIC
-from depth_anything_ros.pipeline import ColorSettings, DepthSettings, Frame, Outputs
+from depth_anything_ros.outputs import Outputs, OutputSettings
+from depth_anything_ros.pipeline import DepthSettings, Frame, Refiner, RefineSettings, Side
 
 FOLDER = Path(__file__).resolve().parent.parent / "config" / "nav2"
 WIDTH, HEIGHT, FOCAL = 96, 72, 70.0  # 69 degrees wide
@@ -57,7 +58,8 @@ def seen(depth, rotation, position):
     camera = Camera(WIDTH, HEIGHT, FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2)
     prediction = Prediction(torch.from_numpy(depth).float(), METRIC, (HEIGHT, WIDTH), align_corners=False)
     frame = Frame(np.zeros((HEIGHT, WIDTH, 3), np.uint8), camera)
-    cloud = cloud_message(Header(), Outputs(frame, prediction, DepthSettings(0.05, 20), ColorSettings(), AdaptiveRange()).cloud)
+    refined = Refiner().refine(frame, prediction, RefineSettings(DepthSettings(0.05, 20)))
+    cloud = cloud_message(Header(), Outputs(frame, prediction, refined, Side(), OutputSettings(), AdaptiveRange()).cloud)
     offsets = {field.name: field.offset // 4 for field in cloud.fields}
     values = np.frombuffer(cloud.data, np.float32).reshape(-1, cloud.point_step // 4)
     return np.stack([values[:, offsets[name]] for name in "xyz"], 1) @ rotation.T + position

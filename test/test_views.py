@@ -15,7 +15,7 @@ from depth_anything_ros.demo.scenes import View as SceneView
 from depth_anything_ros.geometry import Camera, CameraError, Rectification, ideal_camera, rotate, unproject
 from depth_anything_ros.inference.prediction import Prediction
 from depth_anything_ros.messages.camera_info import view_of
-from depth_anything_ros.pipeline import DepthSettings, refine
+from depth_anything_ros.pipeline import DepthSettings, Frame, Refiner, RefineSettings
 
 WIDTH, HEIGHT = 320, 240
 FX, FY, CX, CY = 210.0, 212.0, 158.0, 121.0
@@ -126,7 +126,9 @@ def test_where_the_image_does_not_reach_there_is_no_depth():
     white = rectification.apply(np.full((HEIGHT, WIDTH, 3), 255, np.uint8))
     assert 0.2 < covered.mean() < 0.9
     assert (white[covered] > 250).all() and (white[~covered].min(-1) < 255).mean() > 0.99
-    depth = refine(Prediction(torch.full((24, 32), 3.0), "metric", (HEIGHT, WIDTH), False), DepthSettings(0.1, 10), covered)
+    prediction = Prediction(torch.full((24, 32), 3.0), "metric", (HEIGHT, WIDTH), False)
+    frame = Frame(np.zeros((HEIGHT, WIDTH, 3), np.uint8), None, covered)
+    depth = Refiner().refine(frame, prediction, RefineSettings(DepthSettings(0.1, 10))).metres
     assert torch.isnan(depth[torch.from_numpy(~covered)]).all() and (depth[torch.from_numpy(covered)] == 3).all()
 
 
