@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depth from one camera, and a laser scan made of it on depth/scan.
+"""Depth from one camera, and a laser scan of what stands in its way.
 
-ros2 launch depth_anything_ros laserscan.launch.py robot:=realsense scan_frame:=camera_link
-ros2 launch depth_anything_ros laserscan.launch.py robot:=turtlebot4 method:=cloud scan_frame:=base_link
+ros2 launch depth_anything_ros laserscan.launch.py robot:=turtlebot4
+ros2 launch depth_anything_ros laserscan.launch.py robot:=realsense method:=image scan_frame:=camera_link
 """
 
 from depth_anything_ros.launching import actions, consumers

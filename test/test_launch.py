@@ -270,13 +270,22 @@ def test_laserscan_starts_the_converter(tmp_path, method, package, remap):
     arguments = (f"method:={method}", "scan_frame:=mast", *SMALL)
     with Launch(tmp_path, "laserscan.launch.py", *arguments, prefix=prefix.folder), bench(namespace="depth_anything") as it:
         line = content(it, called)
-        assert remap in line and "scan:=depth/scan" in line and "__ns:=/depth_anything" in line
+        assert remap in line and "scan:=" not in line and "__ns:=/depth_anything" in line
         files = [Path(word) for word in line.split() if word.endswith(".yaml") or "launch_params" in word]
         given = {}
         for file in files:
             (node,) = yaml.safe_load(file.read_text()).values()
             given |= node["ros__parameters"]
         assert given["output_frame" if method == "image" else "target_frame"] == "mast" and given["range_max"] == 8.0
+
+
+def test_laserscan_of_the_node_itself_and_the_arguments_of_scale(tmp_path):
+    arguments = ("scan_frame:=mast", "base_frame:=floor", "scale:=sparse", "scale_topic:=/velodyne", "stabilizer:=true", *SMALL)
+    with Launch(tmp_path, "laserscan.launch.py", *arguments), bench(namespace="depth_anything", listen=()) as it:
+        it.wait_ready()
+        expected = {"scan.frame": "mast", "base_frame": "floor", "scale.source": "sparse", "scale.topic": "/velodyne"}
+        assert {name: it.get_parameter(name) for name in expected} == expected
+        assert it.get_parameter("stabilizer.enabled") is True
 
 
 def test_rviz_and_the_optical_frame(tmp_path):
@@ -296,7 +305,7 @@ def test_rviz_and_the_optical_frame(tmp_path):
         (("depth.launch.py", "robot:=r2d2"), ("r2d2", "realsense", "turtlebot4")),
         (("depth.launch.py", "params_file:=/no/such.yaml"), ("params_file '/no/such.yaml' does not exist",)),
         (("depth.launch.py", "input_size:=big"), ("input_size:=big is not a number",)),
-        (("laserscan.launch.py",), ("needs depthimage_to_laserscan: apt install",)),
+        (("laserscan.launch.py", "method:=image"), ("needs depthimage_to_laserscan: apt install",)),
         (("multi_camera.launch.py", "cameras:=a,b", "image:=/x"), ("image:=/x is the same for all cameras",)),
         (("multi_camera.launch.py",), ("cameras is empty: expected names such as cameras:=front,left,rear",)),
         (("nav2.launch.py",), ("needs nav2_lifecycle_manager: apt install",)),

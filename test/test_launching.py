@@ -27,7 +27,7 @@ def test_arguments_read_like_documentation(name):
     assert len({row.name for row in rows}) == len(rows)
     for row in rows:
         assert len(row.description.split()) >= 3 and not row.description.endswith("."), row.name
-        if not row.default and row.name not in ("robot", "robot_namespace", "params_file", "cameras", "scan_frame"):
+        if not row.default and row.name not in ("robot", "robot_namespace", "params_file", "cameras"):
             assert "(empty: " in row.description, row.name
         if row.choices:
             assert row.default in row.choices

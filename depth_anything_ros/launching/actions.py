@@ -44,8 +44,8 @@ def robot(name: str) -> LaunchDescription:
     return describe(robot_arguments(name, files.preset_of(PRESETS / f"{name}.yaml")), depth)
 
 
-def depth(values: dict) -> list:
-    """The depth node of one camera, and the static transform and RViz if asked for."""
+def depth(values: dict, last: dict | None = None) -> list:
+    """The depth node of one camera, and the static transform and RViz if asked for; `last`: further parameters."""
     preset, fixed_frame, layers = {}, "camera_optical_frame", []
     robot_namespace = robot_namespace_of(values)
     if values["robot"]:
@@ -56,7 +56,8 @@ def depth(values: dict) -> list:
             moved["input_size"] = 0
         layers = [str(path), *([files.write_layer(moved)] if moved else [])]
     remappings = [("image", f"{robot_namespace}/camera/image_raw")]  # where nothing else says which
-    started = [depth_node(values, arguments(), layers, files.topics_of(values), remappings)]
+    remappings += transforms_of(values)
+    started = [depth_node(values, arguments(), layers, files.topics_of(values) | (last or {}), remappings)]
     if values["optical_parent"]:
         started.append(optical_transform(values, values["frame_id"] or preset.get("camera", {}).get("frame_id", "")))
     if is_true(values["rviz"]):
@@ -67,7 +68,7 @@ def depth(values: dict) -> list:
 def several_cameras(values: dict) -> list:
     """One depth node for all cameras."""
     layers = [files.write_layer(files.topics_of_cameras(values))]
-    return [depth_node(values, tuple(row for row in arguments() if row.name != "frame_id"), layers, {}, [])]
+    return [depth_node(values, tuple(row for row in arguments() if row.name != "frame_id"), layers, {}, transforms_of(values))]
 
 
 def depth_node(values: dict, rows: tuple[Argument, ...], layers: list[str], last: dict, remappings: list) -> Node:

@@ -68,6 +68,15 @@ _ROWS = (
     Argument("input_size", "", "short side of the network's input, pixels, a multiple of 14, demo: 16 (empty: the preset's,"
              " else the model's own, 518)", "input_size", int),
     Argument("device", "", "auto, cpu, cuda, cuda:N, mps (empty: as in params_file, else auto)", "device"),
+    Argument("base_frame", "", "frame of the robot, z up from the ground, for heights and the scan (empty: as in params_file,"
+             " else base_link)", "base_frame"),
+    Argument("scale", "", "where metres come from: the network, a range sensor on scale_topic, the camera's height above the"
+             " ground, its focal length, a calibration in params_file (empty: as in params_file, else none: the network)",
+             "scale.source", choices=("", "none", "sparse", "ground", "focal", "fixed")),
+    Argument("scale_topic", "", "PointCloud2, LaserScan or depth Image that scale:=sparse takes (empty: as in params_file)",
+             "scale.topic"),
+    _switch("stabilizer", "", "true: no jumps of scale from frame to frame (empty: as in params_file, else false)",
+            "stabilizer.enabled"),
     Argument("namespace", "depth_anything", "namespace of the node and of its depth/... topics"),
     Argument("params_file", "", "your own YAML, written like config/depth.yaml (its first key is /**:)"),
     _switch("use_sim_time", "", "true: take time from /clock (empty: as params_file says, else false)", "use_sim_time"),
@@ -105,8 +114,8 @@ MULTI_CAMERA = (
     Argument("camera_info", "", "camera_info topic of each camera (empty: camera_info beside the image topic)"),
     Argument("compressed", "", "compressed topic of each camera (empty: <image>/compressed, where no raw image is published)"),
     Argument("frame_id", "", "optical frame of each camera's outputs (empty: the image's own)"),
-    *(_BY_NAME[name] for name in ("model", "encoder", "input_size", "device", "namespace", "params_file", "use_sim_time",
-                                  "autostart", "log_level")),
+    *(_BY_NAME[name] for name in ("model", "encoder", "input_size", "device", "base_frame", "scale", "scale_topic",
+                                  "stabilizer", "namespace", "params_file", "use_sim_time", "autostart", "log_level")),
 )  # fmt: skip
 
 NAV2 = (
@@ -122,7 +131,6 @@ NAV2 = (
 )  # fmt: skip
 
 RTABMAP = (
-    Argument("base_frame", "base_link", "frame of the robot that RTAB-Map moves"),
     Argument("odom_topic", "", "odometry of the robot's wheels (empty: odom, below the robot's namespace)"),
     _switch("visual_odometry", "false", "true: RTAB-Map's own odometry from the images, for a robot without; the scale of depth"
             " that is estimated wavers, and this odometry with it"),
@@ -131,9 +139,10 @@ RTABMAP = (
 )  # fmt: skip
 
 LASERSCAN = (
-    Argument("method", "image", "image: the middle rows of the depth image, for a camera that looks straight ahead"
+    Argument("method", "node", "node: the depth node's own depth/scan, for any camera on a robot with transforms; by other"
+             " packages on the topic scan: image: the middle rows of the depth image, for a camera that looks straight ahead"
              " (depthimage_to_laserscan); cloud: a band of heights of the cloud, for any camera on a robot with transforms"
-             " (pointcloud_to_laserscan)", choices=("image", "cloud")),
-    Argument("scan_frame", "", "frame of the scan, x forward: the camera's mount for image, the robot's base for cloud; it has"
-             " to be given"),
+             " (pointcloud_to_laserscan)", choices=("node", "image", "cloud")),
+    Argument("scan_frame", "", "frame of the scan, x forward: the camera's mount for image, the robot's base for cloud, which"
+             " have to be given (empty: for node, base_frame)"),
 )  # fmt: skip

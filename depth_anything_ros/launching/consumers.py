@@ -90,7 +90,7 @@ def rtabmap(values: dict) -> list:
         "rgb_topic": f"{topics}/rgb/image_rect",
         "camera_info_topic": f"{topics}/rgb/camera_info",
         "depth_topic": f"{topics}/depth/image",
-        "frame_id": values["base_frame"],
+        "frame_id": values["base_frame"] or "base_link",
         "odom_topic": "odom" if visual else values["odom_topic"] or f"{robot}/odom",
         "visual_odometry": str(visual).lower(),  # RTAB-Map compares texts
         "args": f"{values['rtabmap_args']} {own}".strip(),
@@ -104,7 +104,10 @@ def rtabmap(values: dict) -> list:
 
 
 def laserscan(values: dict) -> list:
-    """Depth, and a laser scan made of its image (a level camera) or its cloud (any camera on a robot with transforms)."""
+    """Depth, and its own laser scan, or one that another package makes of its image (a level camera) or its cloud."""
+    if values["method"] == "node":
+        needs_metres(values)
+        return depth(values, {"scan.frame": values["scan_frame"]} if values["scan_frame"] else None)
     by_image = values["method"] == "image"
     package = "depthimage_to_laserscan" if by_image else "pointcloud_to_laserscan"
     needs_metres(values)
@@ -125,7 +128,7 @@ def laserscan(values: dict) -> list:
             str(SHARE / "config" / "consumers" / f"{package}.yaml"),
             {"use_sim_time": sim_time_of(values), frame: values["scan_frame"]},
         ],
-        remappings=[*topics, ("scan", "depth/scan"), *transforms_of(values)],
+        remappings=[*topics, *transforms_of(values)],
         output="screen",
     )
     return [*depth(values), scan]
@@ -137,8 +140,11 @@ def needs_metres(values: dict) -> None:
     Raises:
         ValueError: it has none.
     """
-    if values["model"] in ("v1", "v2"):
-        raise ValueError(f"model:={values['model']} has no metres: take v2_metric_indoor or v2_metric_outdoor")
+    if values["model"] in ("v1", "v2") and values["scale"] in ("", "none") and not values["params_file"]:
+        raise ValueError(
+            f"model:={values['model']} has no metres: take v2_metric_indoor or v2_metric_outdoor, or give it a scale "
+            "(scale:=sparse scale_topic:=/scan)"
+        )
 
 
 def include(package: str, name: str, values: dict, arguments: dict[str, str]) -> GroupAction:
