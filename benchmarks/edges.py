@@ -79,7 +79,7 @@ def main() -> None:
         for (rgb, truth, focal), grid in zip(shots, grids):
             plain = F.interpolate(grid[None, None], (HEIGHT, WIDTH), mode="bilinear", align_corners=align_corners)[0, 0]
             start = time.perf_counter()
-            masked = enlarge(grid, (HEIGHT, WIDTH), align_corners, TOLERANCE, rgb if guided else None)
+            masked = enlarge(grid, (HEIGHT, WIDTH), align_corners, TOLERANCE, "guided" if guided else "bilinear", rgb)
             cost = time.perf_counter() - start
             near, kept = plain < FAR - 1, torch.isfinite(masked)
             before = in_the_air(plain, truth, focal, share) & near

@@ -77,8 +77,7 @@ class DepthSettings:
 
     Attributes:
         near, far: metres; nearer is invalid, farther is out of range, and neither is a wall.
-        edge_tolerance: see `geometry.enlarge`; 0: depth is enlarged bilinearly, points between surfaces and all.
-        guided: whether colour decides across edges; see `geometry.enlarge`.
+        edge_tolerance, upsampling: see `geometry.enlarge`.
         median, bilateral: see `geometry.smooth`.
         min_confidence: pixels below are invalid, where the prediction has a confidence.
     """
@@ -86,7 +85,7 @@ class DepthSettings:
     near: float
     far: float
     edge_tolerance: float = 0.0
-    guided: bool = False
+    upsampling: str = "bilinear"
     median: int = 0
     bilateral: float = 0.0
     min_confidence: float = 0.0
@@ -204,8 +203,8 @@ def _on_the_ground(inverse: torch.Tensor, prediction: Prediction, camera: Camera
 def _at_image_size(inverse: torch.Tensor, frame: Frame, prediction: Prediction, settings: DepthSettings) -> torch.Tensor:
     """Metres (H, W) with NaN and +Inf in their places, of 1 / metres at the network's grid."""
     inverse = smooth(inverse, settings.median, settings.bilateral).clamp_min(1 / _FARTHEST)
-    guide = frame.rgb if settings.guided else None
-    depth = enlarge(1 / inverse, prediction.image_size, prediction.align_corners, settings.edge_tolerance, guide)
+    size, corners = prediction.image_size, prediction.align_corners
+    depth = enlarge(1 / inverse, size, corners, settings.edge_tolerance, settings.upsampling, frame.rgb)
     depth = torch.where(depth > settings.far, torch.inf, depth)
     good = depth >= settings.near
     if settings.min_confidence and prediction.confidence is not None:

@@ -50,10 +50,22 @@ def test_colour_says_where_an_edge_runs():
     truth = np.where(front, 1.5, 4.0)
 
     def right(guide):
-        return (np.abs(enlarge(depth, (240, 320), False, 0.02, guide).numpy() / truth - 1) < 0.05).mean()
+        upsampling = "bilinear" if guide is None else "guided"
+        return (np.abs(enlarge(depth, (240, 320), False, 0.02, upsampling, guide).numpy() / truth - 1) < 0.05).mean()
 
     assert right(rgb) > 0.99 > 0.97 > right(None)
     assert 1 - right(np.roll(rgb, 6, 1)) > 4 * (1 - right(rgb))  # the negative control: colours of elsewhere
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_nearest_takes_the_networks_own_pixels(align_corners):
+    depth = torch.from_numpy(np.random.default_rng(0).uniform(1, 2, (6, 8)).astype(np.float32))
+    out = enlarge(depth, (24, 40), align_corners, 0.0, "nearest").numpy()
+    places = [
+        np.arange(n) * (m - 1) / (n - 1) if align_corners else (np.arange(n) + 0.5) * m / n - 0.5 for n, m in ((24, 6), (40, 8))
+    ]
+    rows, columns = (np.clip(np.rint(p), 0, m - 1).astype(int) for p, m in zip(places, (6, 8)))
+    np.testing.assert_array_equal(out, depth.numpy()[rows][:, columns])
 
 
 def test_confidence_is_the_agreement_with_the_mirrored_image(estimator, shot):

@@ -4,7 +4,7 @@
 from .camera import Camera, CameraError, UncalibratedError
 from .cloud import POINT_STEP, CloudSettings, pack_cloud, unproject, voxel_grid
 from .color import COLORMAPS, AdaptiveRange, colorize
-from .edges import between_surfaces, enlarge
+from .edges import UPSAMPLINGS, between_surfaces, enlarge
 from .filters import MEDIANS, smooth
 from .grid import grid_rays, sample_grid
 from .ground import ground_inverse_depth, ground_plane, heights
@@ -20,6 +20,7 @@ __all__ = [
     "POINT_STEP",
     "ROTATIONS",
     "SOURCES",
+    "UPSAMPLINGS",
     "AdaptiveRange",
     "Camera",
     "CameraError",

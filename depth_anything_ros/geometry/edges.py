@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from .grid import grid_places
 
+UPSAMPLINGS = ("bilinear", "nearest", "guided")
 _REACH, _SPAN = 3, 2  # grid pixels: how far away a surface is looked for, and over what its slope is taken
 _AROUND = 2  # grid pixels: from how far away a pixel at an edge may take its depth by colour
 _PER_STEP = 100.0  # squared grey levels that a grid pixel of distance, squared, weighs as much as
@@ -57,17 +58,28 @@ def _continued(values: torch.Tensor, axis: int, count: int) -> torch.Tensor:
 
 
 def enlarge(
-    depth: torch.Tensor, size: tuple[int, int], align_corners: bool, tolerance: float, rgb: np.ndarray | None = None
+    depth: torch.Tensor,
+    size: tuple[int, int],
+    align_corners: bool,
+    tolerance: float,
+    upsampling: str = "bilinear",
+    rgb: np.ndarray | None = None,
 ) -> torch.Tensor:
     """Depth (h, w) in metres at the network's grid -> (H, W) at the image's size, NaN between surfaces.
 
-    Bilinear on surfaces; across their edges each pixel takes the grid's nearest, so that none is a mixture of two.
-
     Args:
-        tolerance: see `between_surfaces`; 0: bilinear everywhere, mixtures and all.
-        rgb: (H, W, 3) uint8. With it, pixels at edges take the depth of that grid pixel around them that is most like them in
-            colour and belongs to a surface (joint bilateral upsampling, Kopf et al. 2007, with a choice instead of a mean).
+        tolerance: see `between_surfaces`; 0: nothing is taken for an edge, and mixtures of two surfaces stay.
+        upsampling: one of `UPSAMPLINGS`. bilinear: on surfaces; across their edges each pixel takes the grid's nearest, so that
+            none is a mixture of two. nearest: everywhere. guided: as bilinear, but pixels at edges take the depth of that grid
+            pixel around them that is most like them in colour and belongs to a surface (joint bilateral upsampling, Kopf et al.
+            2007, with a choice instead of a mean).
+        rgb: (H, W, 3) uint8 of the image; for guided only.
     """
+    (y, y_cell), (x, x_cell) = (_cells(n, m, align_corners, str(depth.device)) for n, m in zip(size, depth.shape))
+    if upsampling == "nearest":
+        if tolerance:
+            depth = torch.where(between_surfaces(depth, tolerance), torch.nan, depth)
+        return depth[y[:, None], x]
     if size == tuple(depth.shape):
         smooth = depth
     else:
@@ -81,10 +93,9 @@ def enlarge(
     step = high + F.max_pool2d(-inverse, 2, 1)
     torn = ((step > 2 * tolerance * high) & (step > 2 * -F.max_pool2d(-step, 5, 1, 2)))[0, 0]
     torn |= F.max_pool2d(alone[None, None].to(depth.dtype), 2, 1)[0, 0] > 0
-    (y, y_cell), (x, x_cell) = (_cells(n, m, align_corners, str(depth.device)) for n, m in zip(size, depth.shape))
     depth = torch.where(alone, torch.nan, depth)
     torn = torn[y_cell[:, None], x_cell]
-    if rgb is None:
+    if upsampling != "guided":
         return torch.where(torn, depth[y[:, None], x], smooth)
     rows, columns = torn.nonzero(as_tuple=True)
     smooth = smooth.clone()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..geometry import COLORMAPS, MEDIANS, SOURCES
+from ..geometry import COLORMAPS, MEDIANS, SOURCES, UPSAMPLINGS
 from ..inference.estimator import PRECISIONS
 from ..messages.bridge import BRIDGES
 from ..messages.camera_info import RECTIFY
@@ -83,7 +83,9 @@ TABLE = (
     Parameter("stabilizer.pixels", False, "While the camera stands, average pixels that show the same, too"),
     Parameter("edges.tolerance", 0.02, "Depth that agrees with no surface beside it to this share is between two surfaces, "
               "and invalid: no points in the air. 0: leave it", limits=(0.0, 1.0)),
-    Parameter("edges.guided", False, "Let colours decide to which surface pixels at edges belong: fewer are invalid"),
+    Parameter("edges.upsampling", "bilinear", "How depth comes to the image's size. bilinear: on surfaces, the nearest across "
+              "edges. nearest: everywhere. guided: as bilinear, but colours decide at edges, and fewer pixels are invalid",
+              UPSAMPLINGS),
     Parameter("filter.median", 0, "Side of a median filter in pixels of the network's output: 0 (none), 3 or 5", MEDIANS),
     Parameter("filter.bilateral", 0.0, "Standard deviation of a bilateral filter in pixels of the network's output. 0: none",
               limits=(0.0, 20.0)),

@@ -133,7 +133,7 @@ def read(node: Node, changes: dict[str, object] | None = None) -> Settings:
         near,
         far,
         values["edges.tolerance"],
-        values["edges.guided"],
+        values["edges.upsampling"],
         values["filter.median"],
         values["filter.bilateral"],
         values["confidence.min"] if values["confidence.enabled"] else 0.0,
