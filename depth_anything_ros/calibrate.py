@@ -23,11 +23,22 @@ _POINT = re.compile(r"(\d+),(\d+)=([0-9.]+)")
 
 def calibration_text(fit: Fit, network: str, focal: float, said: str) -> str:
     """The YAML of a calibration, as the node takes it by params_file; `said` is a line about where it comes from."""
-    return (
-        f"# {said}: {fit.inliers} of {fit.points} points agree, off by {fit.residual:.1%} (median).\n"
-        "/**:\n  ros__parameters:\n    scale:\n      source: fixed\n"
-        f"      a: {fit.a!r}\n      b: {fit.b!r}\n      network: {network}\n      focal: {round(focal, 4)!r}\n"
+    model, encoder, input_size = network.split("/")[:3]
+    lines = (
+        f"# {said}: {fit.inliers} of {fit.points} points agree, off by {fit.residual:.1%} (median).",
+        "/**:",
+        "  ros__parameters:",
+        f'    model: "{model}"',
+        f'    encoder: "{encoder}"',
+        f"    input_size: {input_size}",
+        "    scale:",
+        "      source: fixed",
+        f"      a: {fit.a!r}",
+        f"      b: {fit.b!r}",
+        f"      network: {network}",
+        f"      focal: {round(focal, 4)!r}",
     )
+    return "\n".join(lines) + "\n"
 
 
 def write_calibration(path: str | Path, text: str) -> Path:

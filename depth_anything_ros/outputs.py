@@ -150,7 +150,7 @@ class Outputs:
         """(H, W) metres above the plane of the ground."""
         sparse = self._points[::_PLANE_STRIDE, ::_PLANE_STRIDE].reshape(-1, 3)
         turn, shift = (torch.from_numpy(part).to(sparse) for part in (self._side.mount.rotation, self._side.mount.translation))
-        p, q, r = ground_plane(sparse @ turn.T + shift, 1.5 * self.settings.cloud.ground_tolerance)
+        p, q, r = ground_plane(sparse @ turn.T + shift, self.settings.cloud.ground_tolerance)
         normal = turn[2] - p * turn[0] - q * turn[1]
         return self._points @ normal + float(shift[2] - p * shift[0] - q * shift[1] - r)
 
@@ -206,7 +206,4 @@ class Outputs:
     @cached_property
     def scan(self) -> Scan:
         """The nearest obstacle in each direction, in the scan's frame."""
-        beyond = torch.where(torch.isinf(self.refined.metres), torch.inf, torch.nan)
-        points = self._points.clone()
-        points[..., 2] = torch.where(torch.isnan(points[..., 2]), beyond, points[..., 2])
-        return scan_of(points, self._heights, self._rays, self._side.scan, self.settings.scan)
+        return scan_of(self.refined.metres, self._rays, self._side.mount, self._side.scan, self.settings.scan)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 import torch
 
@@ -31,7 +32,10 @@ from .inference import Prediction
 from .models import METRIC
 
 _FARTHEST = 1e6  # metres; inverse depth of nothing and less stands for it
-_MOVED = (0.01, 0.01)  # metres, radians: a transform that differs by more is another one
+_SATURATED = 0.97  # of what a metric network can say: there, it says that it is farther
+# source -> metres, radians: a transform that differs by more from the last frame's is another one. A camera that sways sees the
+# ground as before; points of a sensor that sways against it, or that were put elsewhere, do not fit any more.
+_MOVED = {"sparse": (0.01, 0.01), "ground": (0.05, 0.1)}
 _GROUND = (0.1, 4.0)  # 1 / metres: the nearest and farthest ground that a scale is taken from
 
 
@@ -145,10 +149,13 @@ class Refiner:
         self.pairs = None
         relative = prediction.kind != METRIC
         inverse = prediction.tensor if relative else 1 / prediction.tensor.clamp_min(1 / _FARTHEST)
+        if prediction.limit:
+            inverse = torch.where(prediction.tensor >= _SATURATED * prediction.limit, 0.0, inverse)
         scale, steadiness = None, ""
         if settings.scale.source != "none":
             scale = self._scaled(inverse, relative, frame, prediction, settings, side)
             if not scale.valid:
+                self._stabilizer.reset()
                 return Refined(None, scale)
             inverse = scale.a * inverse + scale.b
         elif relative:
@@ -156,7 +163,10 @@ class Refiner:
         if settings.stabilizer.enabled:
             steadiness = "no calibration"
             if frame.camera:
-                inverse = self._stabilizer.update(inverse, frame.rgb, frame.camera, prediction.align_corners, frame.stamp_ns)
+                steady = self._stabilizer.update(
+                    inverse, frame.rgb, frame.camera, prediction.align_corners, frame.stamp_ns, frame.covered
+                )
+                inverse = torch.where(inverse * settings.depth.far <= 1, inverse, steady)  # what is out of range stays there
                 steadiness = self._stabilizer.state
         return Refined(_at_image_size(inverse, frame, prediction, settings.depth), scale, steadiness)
 
@@ -167,42 +177,56 @@ class Refiner:
         if source == "focal":
             return self._scale.focal(camera)
         transform = side.sensor if source == "sparse" else side.mount
-        if transform and self._transform and transform.differs(self._transform, *_MOVED):
-            self._scale.reset()
-            self._transform = None
-        self._transform = self._transform or transform
+        if transform:
+            if self._transform and transform.differs(self._transform, *_MOVED[source]):
+                self._scale.reset()
+                self._stabilizer.reset()
+            self._transform = transform
         problem = side.problem or ("" if camera else "no calibration")
+        if not problem and (transform is None or source == "sparse" and side.points is None):
+            problem = "no transform" if transform is None else "no points"
         if not problem:
             if source == "sparse":
-                self.pairs = _seen_by_sensor(inverse, prediction, camera, side, settings.depth)
+                self.pairs = _seen_by_sensor(inverse, prediction, frame, side, settings.depth)
             else:
-                self.pairs = _on_the_ground(inverse, prediction, camera, side.mount, settings.scale.camera_height)
+                self.pairs = _on_the_ground(inverse, prediction, frame, side.mount, settings.scale.camera_height)
         return self._scale.update(self.pairs, relative, frame.stamp_ns, problem)
 
 
-def _seen_by_sensor(inverse: torch.Tensor, prediction: Prediction, camera: Camera, side: Side, depth: DepthSettings):
+def _seen_by_sensor(inverse: torch.Tensor, prediction: Prediction, frame: Frame, side: Side, depth: DepthSettings):
     """Pairs of what the network and what a range sensor say of the same pixels."""
     points = side.sensor.apply(side.points.astype(np.float64))
     points = points[np.isfinite(points).all(1)]
     points = points[(points[:, 2] >= depth.near) & (points[:, 2] <= depth.far)]
-    found = sample_grid(inverse, camera.project(points), prediction.image_size, prediction.align_corners)
+    pixels = frame.camera.project(points)
+    found = sample_grid(inverse, pixels, prediction.image_size, prediction.align_corners)
+    if prediction.kind == METRIC:
+        found[found <= 0] = np.nan  # beyond the network's range
     seen = np.isfinite(found)
+    if frame.covered is not None:
+        u, v = np.rint(pixels[seen]).astype(np.int64).T
+        seen[seen] = frame.covered[v, u]
     return found[seen], 1 / points[seen, 2]
 
 
-def _on_the_ground(inverse: torch.Tensor, prediction: Prediction, camera: Camera, mount: Transform, camera_height: float):
+def _on_the_ground(inverse: torch.Tensor, prediction: Prediction, frame: Frame, mount: Transform, camera_height: float):
     """Pairs of what the network says and of how far away the ground would be, over the pixels that may show it."""
     height = camera_height or float(mount.translation[2])
-    rays = grid_rays(camera, tuple(inverse.shape), prediction.align_corners, str(inverse.device))
+    rays = grid_rays(frame.camera, tuple(inverse.shape), prediction.align_corners, str(inverse.device))
     stride = max(1, round(math.sqrt(inverse.numel() / 12000)))
     ground = ground_inverse_depth(rays[:, ::stride, ::stride], mount.rotation[2], max(height, 1e-3))
     may = (ground > _GROUND[0]) & (ground < _GROUND[1])
+    if frame.covered is not None:
+        shown = cv2.resize(frame.covered.astype(np.uint8), inverse.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        may &= torch.from_numpy(shown[::stride, ::stride] > 0).to(may.device)
     return inverse[::stride, ::stride][may].cpu().numpy(), ground[may].cpu().numpy()
 
 
 def _at_image_size(inverse: torch.Tensor, frame: Frame, prediction: Prediction, settings: DepthSettings) -> torch.Tensor:
     """Metres (H, W) with NaN and +Inf in their places, of 1 / metres at the network's grid."""
-    inverse = smooth(inverse, settings.median, settings.bilateral).clamp_min(1 / _FARTHEST)
+    # All that is out of range is at one distance: noise in the sky is no surface, and no edge.
+    inverse = torch.where(inverse * settings.far < 1, max(0.5 / settings.far, 1 / _FARTHEST), inverse)
+    inverse = smooth(inverse, settings.median, settings.bilateral)
     size, corners = prediction.image_size, prediction.align_corners
     depth = enlarge(1 / inverse, size, corners, settings.edge_tolerance, settings.upsampling, frame.rgb)
     depth = torch.where(depth > settings.far, torch.inf, depth)

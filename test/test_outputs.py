@@ -149,8 +149,53 @@ def test_a_scan_says_what_is_free_and_what_is_not_known():
     scan = outputs(depth, Side(mount=pose, scan=pose), scan={"max_range": 3.0}).scan
     ranges = scan.ranges.numpy()  # counterclockwise: the right comes first
     count = len(ranges)
-    assert np.isnan(ranges[-count // 5 :]).all() and np.isposinf(ranges[: count // 5]).all()
+    assert np.isnan(ranges[-count // 5 :]).all() and np.isposinf(ranges[6 : count // 5]).all()
     assert np.isfinite(ranges[count // 2]) and abs(ranges[count // 2] - 2.0) < 0.05
+
+
+def test_a_scan_does_not_call_free_what_it_has_not_seen():
+    pose = mount(0.1, 0.0)
+    depth, points = scene(pose)
+    side = Side(mount=pose, scan=pose)
+    hidden = np.where((points[..., 2] > 0.03) & (points[..., 2] < 1.05), np.nan, depth)  # a gap in depth over the whole band
+    ranges = outputs(hidden, side, scan={"max_range": 3.0}).scan.ranges.numpy()
+    assert np.isfinite(hidden).mean() > 0.3 and np.isnan(ranges).mean() > 0.95
+    near = outputs(depth, side, scan={"min_range": 2.5, "max_range": 8.0}).scan.ranges.numpy()
+    middle = near[len(near) // 2 - 10 : len(near) // 2 + 10]
+    assert np.isneginf(middle).all()  # the box at 2 m is nearer than the range begins: that is not free
+
+
+def test_a_camera_on_its_side_scans_as_wide_as_it_sees():
+    widths = []
+    for roll in (0.0, np.pi / 2, -np.pi / 2):
+        pose = mount(0.1, roll)
+        depth, _ = scene(pose)
+        scan = outputs(depth, Side(mount=pose, scan=pose), scan={"max_range": 3.0}).scan
+        hits = np.isfinite(scan.ranges.numpy())
+        widths.append(np.degrees(scan.increment * hits.sum()))
+    assert min(widths) > 20 and max(widths) < 2 * min(widths)
+
+
+@pytest.mark.parametrize("step, ahead, pitch", [(0.25, 0.6, 0.25), (0.2, 0.6, 0.1), (0.25, 1.5, 0.25), (0.3, 2.5, 0.1)])
+def test_a_step_is_an_obstacle_and_not_the_ground(step, ahead, pitch):
+    """A platform as wide as the view: its top is level, its front stands `ahead`."""
+    pose = mount(pitch, 0.0)
+    v, u = np.mgrid[0:240, 0:320]
+    rays = np.stack([(u - 155) / 200, (v - 118) / 205, np.ones_like(u)], -1) @ pose.rotation.T
+    start = pose.translation
+    with np.errstate(divide="ignore", invalid="ignore"):
+        floor, top = (np.where(rays[..., 2] < 0, (z - start[2]) / rays[..., 2], np.inf) for z in (0.0, step))
+        front, wall = ((x - start[0]) / rays[..., 0] for x in (ahead, WALL))
+        top = np.where(start[0] + top * rays[..., 0] >= ahead, top, np.inf)
+        rise = start[2] + front * rays[..., 2]
+        front = np.where((rise >= 0) & (rise <= step), front, np.inf)
+        floor = np.where(start[0] + floor * rays[..., 0] < ahead, floor, np.inf)
+    depth = np.min([floor, top, front, wall], 0)
+    result = outputs(depth, Side(mount=pose))
+    on_top = (np.argmin([floor, top, front, wall], 0) == 1).sum()
+    obstacles = pose.apply(read(result.obstacles)[0])
+    assert on_top > 1000 and (np.abs(obstacles[:, 2] - step) < 0.01).sum() > 0.9 * on_top
+    assert (pose.apply(read(result.ground)[0])[:, 2] < 0.11).all()  # the foot of its front may be ground
 
 
 def test_clearing_points_are_where_nothing_is():

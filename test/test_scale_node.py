@@ -224,7 +224,7 @@ def test_the_service_writes_a_calibration_that_the_next_node_runs_with(camera, t
     path = answer.message.split("written to ")[1]
     scale = yaml.safe_load(Path(path).read_text())["/**"]["ros__parameters"]["scale"]
     a, b = chosen_scale(relative)
-    assert scale["source"] == "fixed" and scale["network"] == "v2/vits/112" and 0.5 < scale["focal"] < 2
+    assert scale["source"] == "fixed" and scale["network"] == "v2/vits/112/vits.pth" and 0.5 < scale["focal"] < 2
     assert np.median(np.abs((scale["a"] * relative + scale["b"]) / (a * relative + b) - 1)) < 0.01
 
     common = {"model": "v2", "checkpoint": vits, "device": "cpu", "edges__tolerance": 0.0}
@@ -240,7 +240,7 @@ def test_the_service_writes_a_calibration_that_the_next_node_runs_with(camera, t
         it.wait(lambda: it.values.get("input size") == "140", "the new size")
         it.spin(0.3)
         status = it.expect("depth/scale", it.send(RGB)).status[0]
-        assert "measured with network 'v2/vits/112', but this is 'v2/vits/140'" in status.message
+        assert "measured with network 'v2/vits/112/vits.pth', but this is 'v2/vits/140/vits.pth'" in status.message
         assert len(it.received["depth/image"]) == 1
         for wrong, words in (
             ({"scale__network": ""}, "scale.network is empty"),

@@ -98,6 +98,11 @@ class Camera:
         lens = cv2.fisheye if self.model == EQUIDISTANT else cv2
         found, _ = lens.projectPoints(points[ahead].reshape(-1, 1, 3), np.zeros(3), np.zeros(3), k, np.asarray(self.distortion))
         pixels[ahead] = found.reshape(-1, 2)
+        # Beyond the field that it was calibrated for, a lens model folds back into the image: a pixel's own ray has to agree.
+        inside = (pixels > -0.5).all(1) & (pixels < (self.width - 0.5, self.height - 0.5)).all(1)  # False for NaN
+        u, v = np.rint(pixels[inside]).astype(np.int64).T
+        off = np.abs(self.rays().numpy()[:, v, u].T - points[inside, :2] / z[inside, None])
+        pixels[np.flatnonzero(inside)[~(off < 2 / np.array([self.fx, self.fy])).all(1)]] = np.nan
         return pixels
 
     @property

@@ -73,7 +73,7 @@ def voxel_grid(points: torch.Tensor, rgb: np.ndarray, side: float) -> tuple[torc
     points = points.reshape(-1, 3)
     valid = torch.isfinite(points).all(-1)
     points = points[valid]
-    colours = torch.from_numpy(rgb.reshape(-1, 3)).to(points.device)[valid].float()
+    colours = torch.tensor(rgb.reshape(-1, 3), device=points.device)[valid].float()
     if not len(points):
         return points[None], np.empty((1, 0, 3), np.uint8)
     cell = (points / side).floor().long()

@@ -106,7 +106,7 @@ def enlarge(
 def _most_alike(depth, rgb: np.ndarray, rows, columns, y, x) -> torch.Tensor:
     """Depth (N,) of the grid pixel most alike in colour to each of N pixels, from the 5 x 5 around it; NaN if none is valid."""
     coarse = cv2.resize(rgb, depth.shape[::-1], interpolation=cv2.INTER_AREA)
-    coarse, rgb = (torch.from_numpy(image).to(depth.device) for image in (coarse, rgb))
+    coarse, rgb = (torch.tensor(image, device=depth.device) for image in (coarse, rgb))
     colour, best = rgb[rows, columns].float(), torch.full(rows.shape, torch.inf, device=depth.device)
     found = torch.full(rows.shape, torch.nan, device=depth.device, dtype=depth.dtype)
     for dy in range(-_AROUND, _AROUND + 1):

@@ -20,8 +20,10 @@ _MAX_POINTS = 3000  # more make a fit slower, not better
 _TRIALS = 300  # pairs of points that propose a fit: enough for 2 good ones of 10 to meet with certainty
 _NOISE = 0.02  # of a fit: relative differences below are never outliers
 _WIDEST = 0.15  # and above always are
-_RANGE = 1.3  # times from the 5th to the 95th percentile of depth, without which scale and shift are one number
+_RANGE = 2.0  # times from the nearest to the farthest points, without which a shift is a guess everywhere else
+_FEW = 20  # points, of which the very nearest and farthest count; of more, the 5th and 95th percentile
 _SAME_FOCAL = 0.02
+_VETO = 8  # points that are enough to see that a held scale is wrong
 _MIN_SHARE = {"sparse": 0.5, "ground": 0.25}  # of points that have to agree
 
 
@@ -101,8 +103,8 @@ def fit_inverse_depth(inverse: np.ndarray, truth: np.ndarray, shift: bool, floor
         chosen = np.random.default_rng(0).choice(total, _MAX_POINTS, replace=False)
         inverse, truth = inverse[chosen], truth[chosen]
     if shift:
-        low, high = np.percentile(truth, (5, 95))
-        if high < _RANGE * low:
+        low, high = np.percentile(truth, (0, 100) if total <= _FEW else (5, 95))
+        if high < _RANGE * low * (1 - 1e-6):
             raise FitError(
                 f"points from {1 / high:.2f} to {1 / low:.2f} m, expected {_RANGE:g} times as far: scale and shift cannot be "
                 "told apart"
@@ -176,7 +178,7 @@ class Scale:
 
     Attributes:
         valid: whether a and b may be used.
-        fit: the newest accepted fit; None for sources that fit nothing, or before the first.
+        fit: the newest accepted fit, its residual that of a and b; None for sources that fit nothing, or before the first.
         age: seconds from that fit to the frame.
         problem: why the newest frame brought no new fit; empty if it did.
     """
@@ -247,9 +249,11 @@ class ScaleEstimator:
             self.reset()
         if pairs is not None:
             try:
-                self._accept(self._checked(*pairs, shift), stamp_ns)
+                self._accept(self._checked(*pairs, shift), pairs, stamp_ns)
             except FitError as error:
                 problem = str(error)
+                if self._fit and self._contradicted(*pairs):
+                    self.reset()
         if self._fit is None:
             return Scale(settings.source, False, problem=problem or "no fit yet")
         age = (stamp_ns - self._stamp_ns) / 1e9
@@ -273,10 +277,22 @@ class ScaleEstimator:
             raise FitError(f"the points are off by {fit.residual:.0%}, expected {settings.max_residual:.0%} at most")
         return fit
 
-    def _accept(self, fit: Fit, stamp_ns: int) -> None:
-        share = 1.0
-        if self._fit and self.settings.smoothing > 0:
-            share = 1 - math.exp(-max(0.0, stamp_ns - self._stamp_ns) / 1e9 / self.settings.smoothing)
-        self._a += share * (fit.a - self._a)
-        self._b += share * (fit.b - self._b)
-        self._fit, self._stamp_ns = fit, stamp_ns
+    def _contradicted(self, inverse: np.ndarray, truth: np.ndarray) -> bool:
+        """Whether points that are too few, or too alike, for a fit are enough to see that the held one is wrong."""
+        if len(truth) < _VETO:
+            return False
+        return float(np.median(np.abs(self._a * inverse + self._b - truth) / truth)) > 2 * self.settings.max_residual
+
+    def _accept(self, fit: Fit, pairs: tuple[np.ndarray, np.ndarray], stamp_ns: int) -> None:
+        """Follow the fit; at once where a network has taken another scale, which no average of old and new is true of."""
+        inverse, truth = pairs
+        elapsed, share = (stamp_ns - self._stamp_ns) / 1e9, 1.0
+        if self._fit and self.settings.smoothing > 0 and elapsed > 0:
+            share = 1 - math.exp(-elapsed / self.settings.smoothing)
+        a, b = self._a + share * (fit.a - self._a), self._b + share * (fit.b - self._b)
+        close = np.abs(fit.a * inverse + fit.b - truth) <= _WIDEST * truth
+        residual = float(np.median(np.abs(a * inverse + b - truth)[close] / truth[close])) if close.any() else fit.residual
+        if residual > max(1.5 * fit.residual, _NOISE / 2):
+            a, b, residual = fit.a, fit.b, fit.residual
+        self._a, self._b = a, b
+        self._fit, self._stamp_ns = replace(fit, residual=residual), stamp_ns

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Points in a level frame -> what a planar laser scanner there would say: the nearest obstacle in each direction."""
+"""Depth -> what a planar laser scanner would say: the nearest obstacle in each direction, tilt and roll taken out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from .transforms import Transform
+
+_MOST = 0.5  # of the rays that would see an obstacle at the end of the range: so many have to see farther for it to be free
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class ScanSettings:
 class Scan:
     """`ranges` (N,) float32 metres, the first about `angle_min` radians (counterclockwise from x), half a beam to either side.
 
-    +Inf: seen, and nothing in the way; NaN: nothing is known of that direction (REP-117).
+    +Inf: seen to be free as far as the range goes; -Inf: something nearer than the range begins; NaN: not known (REP-117).
     """
 
     ranges: torch.Tensor
@@ -42,51 +44,58 @@ class Scan:
     increment: float
 
 
-def scan_of(points: torch.Tensor, height: torch.Tensor, rays: torch.Tensor, mount: Transform, settings: ScanSettings) -> Scan:
+def scan_of(depth: torch.Tensor, rays: torch.Tensor, level: Transform, mount: Transform, settings: ScanSettings) -> Scan:
     """The scan of one frame.
 
+    A direction is free only if most of the rays that cross the band of heights at the end of the range were seen to go beyond
+    it: a floor that is seen below a gap in depth says nothing of what stands in the gap.
+
     Args:
-        points: (H, W, 3) metres in the optical frame, NaN invalid; +Inf in z where nothing is within range.
-        height: (H, W) metres above the base frame's z = 0.
+        depth: (H, W) metres along z; NaN invalid, +Inf out of range.
         rays: (2, H, W) of the same camera.
+        level: (base frame <- optical frame), for heights.
         mount: (scan frame <- optical frame).
     """
+    (x, y), (start_x, start_y) = (_along(rays, mount, row) for row in (0, 1)), mount.translation[:2]
+    rise, start_height = _along(rays, level, 2), float(level.translation[2])
+    direction, forward = torch.atan2(y, x), math.atan2(mount.rotation[1, 2], mount.rotation[0, 2])
     increment = math.radians(settings.increment_deg)
-    low, high = _view(rays, mount)
-    first = math.ceil(low / increment)
-    count = max(1, math.floor(high / increment) - first + 1)
-    turn = torch.from_numpy(mount.rotation).to(points)
-    moved = points @ turn.T + torch.from_numpy(mount.translation).to(points)
-    x, y = moved[..., 0], moved[..., 1]
-    distance = torch.hypot(x, y)
-    beam = ((_angle(x, y, low) / increment).round() - first).nan_to_num(-1).long()
-    inside = (beam >= 0) & (beam < count)
-    ranges = torch.full((count,), torch.nan, dtype=torch.float32, device=points.device)
-    ranges[beam[inside & torch.isfinite(distance)]] = torch.inf  # seen
-    far = torch.isinf(points[..., 2])
-    if far.any():
-        dx, dy = (turn[i, 0] * rays[0] + turn[i, 1] * rays[1] + turn[i, 2] for i in (0, 1))
-        there = ((_angle(dx, dy, low) / increment).round() - first).nan_to_num(-1).long()
-        ranges[there[far & (there >= 0) & (there < count)]] = torch.inf
-    hit = inside & (height >= settings.min_height) & (height <= settings.max_height)
-    hit &= (distance >= settings.min_range) & (distance <= settings.max_range)
-    nearest = torch.full((count,), torch.inf, dtype=torch.float32, device=points.device)
-    nearest.scatter_reduce_(0, beam[hit], distance[hit].float(), "amin")
-    return Scan(torch.where(torch.isfinite(nearest), nearest, ranges), first * increment, increment)
+    off = torch.remainder(direction - forward + math.pi, 2 * math.pi) - math.pi
+    off = off[torch.isfinite(off)]
+    if not len(off):
+        return Scan(torch.full((1,), torch.nan, device=depth.device), 0.0, increment)
+    first = math.ceil((forward + float(off.min())) / increment)
+    count = max(1, math.floor((forward + float(off.max())) / increment) - first + 1)
+
+    def beams(angle: torch.Tensor) -> torch.Tensor:
+        """Index of each direction's beam; `count` for none."""
+        turn = torch.remainder(angle - forward + math.pi, 2 * math.pi) - math.pi
+        index = ((forward + turn) / increment).round() - first
+        return torch.where((index >= 0) & (index < count), index, count).nan_to_num(count).long()
+
+    # Rays at the end of the range: |start + t * direction| = max_range, solved for t, which is depth along the ray.
+    squared, along = x * x + y * y, start_x * x + start_y * y
+    end = (along.square() - squared * (start_x**2 + start_y**2 - settings.max_range**2)).clamp_min(0).sqrt()
+    end = (end - along) / squared
+    height = start_height + end * rise
+    watching = (height >= settings.min_height) & (height <= settings.max_height)
+    rays_beam = beams(direction)
+    watched = torch.zeros(count + 1, device=depth.device).index_add_(0, rays_beam.flatten(), watching.flatten().float())
+    beyond = watching & (depth >= end)
+    free = torch.zeros(count + 1, device=depth.device).index_add_(0, rays_beam.flatten(), beyond.flatten().float())
+
+    there_x, there_y, height = start_x + depth * x, start_y + depth * y, start_height + depth * rise
+    distance = torch.hypot(there_x, there_y)
+    obstacle = (height >= settings.min_height) & (height <= settings.max_height) & (distance <= settings.max_range)
+    nearest = torch.full((count + 1,), torch.inf, device=depth.device)
+    nearest.scatter_reduce_(0, beams(torch.atan2(there_y, there_x))[obstacle], distance[obstacle].float(), "amin")
+    ranges = torch.where((watched > 0) & (free >= _MOST * watched), torch.inf, torch.nan)
+    ranges = torch.where(torch.isfinite(nearest), nearest, ranges)
+    ranges = torch.where(nearest < settings.min_range, -torch.inf, ranges)
+    return Scan(ranges[:count], first * increment, increment)
 
 
-def _view(rays: torch.Tensor, mount: Transform) -> tuple[float, float]:
-    """The directions in radians between which the camera sees, along its middle row, about its optical axis."""
-    turn = torch.from_numpy(mount.rotation).to(rays)
-    middle = rays[:, rays.shape[1] // 2]
-    middle = middle[:, torch.isfinite(middle).all(0)]
-    x, y = (turn[i, 0] * middle[0] + turn[i, 1] * middle[1] + turn[i, 2] for i in (0, 1))
-    axis = math.atan2(float(turn[1, 2]), float(turn[0, 2]))
-    off = torch.remainder(torch.atan2(y, x) - axis + math.pi, 2 * math.pi) - math.pi
-    return axis + float(off.min()), axis + float(off.max())
-
-
-def _angle(x: torch.Tensor, y: torch.Tensor, low: float) -> torch.Tensor:
-    """atan2 in the turn that begins half a turn before the view's middle, so that no view is cut in two at +-pi."""
-    start = low - math.pi / 2
-    return start + torch.remainder(torch.atan2(y, x) - start, 2 * math.pi)
+def _along(rays: torch.Tensor, frame: Transform, row: int) -> torch.Tensor:
+    """(H, W): how far one unit of depth along each ray goes along an axis of the frame."""
+    a, b, c = (float(value) for value in frame.rotation[row])
+    return a * rays[0] + b * rays[1] + c

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from .camera import Camera
 from .grid import sample_grid
@@ -24,12 +25,14 @@ from .scale import FitError, fit_inverse_depth
 _WIDTH = 320  # pixels that images are tracked at
 _CORNERS, _APART = 250, 8
 _ENOUGH = 25  # tracked points, below which nothing is said about the motion
-_STILL = 0.12  # pixels at _WIDTH: a median shift below is a camera that stands
+_STILL = 0.06  # pixels at _WIDTH: a median shift below is a camera that stands
 _GONE = 0.3  # of the corners found again, below which it is another scene
 _LONGEST = 1.0  # seconds between frames that are compared
 _NOISE = 0.5  # pixels at _WIDTH
 _SAME = 6.0  # grey levels, below which a pixel shows the same
-_NEW = 0.2  # relative change of inverse depth, above which a pixel is not noise
+_NEW, _LOCAL = 0.2, 0.025  # change of inverse depth of a pixel, and of the 9 x 9 around it, above which it is not noise
+_RIM = 17  # pixels at _WIDTH that corners keep from where a rectified image shows nothing
+_SLOWEST = 1 / 20  # share of the network's own scale that a standing camera takes over in each frame
 _LEAST = 0.3  # of its inverse depth that a shift leaves of any pixel: nothing far becomes nothing at all
 _CLOSE, _BETTER = 0.01, 0.6  # what a scale may leave over; what a shift has to leave of that
 
@@ -79,7 +82,13 @@ class Stabilizer:
         self.state = "new scene"
 
     def update(
-        self, inverse: torch.Tensor, rgb: np.ndarray, camera: Camera, align_corners: bool, stamp_ns: int
+        self,
+        inverse: torch.Tensor,
+        rgb: np.ndarray,
+        camera: Camera,
+        align_corners: bool,
+        stamp_ns: int,
+        covered: np.ndarray | None = None,
     ) -> torch.Tensor:
         """The frame's inverse depth, tied to the frames before.
 
@@ -88,6 +97,7 @@ class Stabilizer:
             rgb: (H, W, 3) uint8, the image that it belongs to.
             camera: of that image.
             stamp_ns: of the frame; one that goes back in time, or comes after more than a second, begins anew.
+            covered: (H, W) bool, where the image shows something; its black rim stands still, whatever the camera does.
         """
         size = rgb.shape[:2]
         factor = min(1.0, _WIDTH / size[1])
@@ -108,7 +118,11 @@ class Stabilizer:
             inverse = torch.maximum(self._a * inverse + self._b, _LEAST * inverse)
             if self.settings.pixels and self.state == "still" and before.inverse.shape == inverse.shape:
                 inverse = _settle(before, inverse, grey, 2 / self.settings.memory)
-        corners = cv2.goodFeaturesToTrack(grey, _CORNERS, 0.01, _APART)
+        mask = None
+        if covered is not None:
+            mask = cv2.resize(covered.astype(np.uint8), grey.shape[::-1], interpolation=cv2.INTER_NEAREST)
+            mask = cv2.erode(mask, np.ones((_RIM, _RIM), np.uint8), borderValue=1)
+        corners = cv2.goodFeaturesToTrack(grey, _CORNERS, 0.01, _APART, mask=mask)
         corners = np.empty((0, 2), np.float32) if corners is None else corners.reshape(-1, 2)
         pixels = to_image(corners)
         found = sample_grid(inverse, pixels, size, align_corners)
@@ -136,6 +150,8 @@ class Stabilizer:
             else:
                 self.state = "tracking"
                 rays = _points(before.camera, to_image(now), np.ones(len(now)))[:, :2]
+                seen = np.isfinite(rays).all(1)  # a distorted lens has pixels without a ray
+                rays, points, now = rays[seen], points[seen], now[seen]
                 noise = _NOISE / grey.shape[1] * before.camera.width / before.camera.fx
                 expected, close = _carry(points, rays, noise)
             here = sample_grid(inverse, to_image(now), size, align_corners)
@@ -144,6 +160,10 @@ class Stabilizer:
                 self._a, self._b = _fit(here[close], 1 / expected[close])
             else:
                 self.state = "blind"
+        if self.state == "blind":
+            self._a, self._b = 1.0, 0.0
+        elif self.state == "still":  # what moves too slowly to be seen from one frame to the next must not be held for ever
+            leak = max(leak, _SLOWEST)
         self._a, self._b = self._a ** (1 - leak), self._b * (1 - leak)
 
 
@@ -218,10 +238,16 @@ def _fit(inverse: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
 def _settle(before: _Before, inverse: torch.Tensor, grey: np.ndarray, share: float) -> torch.Tensor:
     """Inverse depth moved `share` of the way from the last frame's, where the image is still the same and depth about the same.
 
-    Something new before a wall of its own grey is there at once.
+    Something new before a wall of its own grey is there at once, and something plain that comes nearer is never held back by
+    more than a few per cent, though its pixels show the same: its mean is compared with what is held, not the last frame's.
     """
     change = cv2.GaussianBlur(cv2.absdiff(before.grey, grey).astype(np.float32), (5, 5), 0)
     same = cv2.resize(change, inverse.shape[::-1], interpolation=cv2.INTER_LINEAR) < _SAME
     step = inverse - before.inverse
-    same = torch.from_numpy(same).to(inverse.device) & (step.abs() < _NEW * before.inverse)
+    change = step / before.inverse.clamp_min(1e-6)
+    local = F.avg_pool2d(change[None, None], 9, 1, 4, count_include_pad=False)[0, 0]
+    moved = (
+        F.max_pool2d((local.abs() > _LOCAL)[None, None].to(inverse.dtype), 9, 1, 4)[0, 0] > 0
+    )  # all of it, not patch by patch
+    same = torch.from_numpy(same).to(inverse.device) & (change.abs() < _NEW) & ~moved
     return torch.where(same, before.inverse + share * step, inverse)

@@ -122,6 +122,8 @@ class TransformTree:
         with self._lock:
             if parent == child or child in self._ancestors(parent):
                 raise TransformError(f"frames '{parent}' and '{child}' would hang on each other in a circle")
+            if self._parents.get(child) != parent:  # what it hung on before is no past of this
+                self._moving.pop(child, None)
             self._parents[child] = parent
             if stamp_ns is None:
                 self._fixed[child] = transform

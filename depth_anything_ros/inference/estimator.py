@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ class DepthEstimator:
     Attributes:
         model, encoder: names in the zoo.
         input_size: the short side that images are resized to, pixels.
+        weights: name of the checkpoint's file, if it is not the published one.
         device, precision: where and how the encoder runs; the head always runs in float32.
     """
 
@@ -41,6 +43,7 @@ class DepthEstimator:
     input_size: int
     device: torch.device
     precision: str
+    weights: str = ""
 
     @classmethod
     def create(
@@ -72,7 +75,9 @@ class DepthEstimator:
         target = choose_device(device)
         precision = choose_precision(precision, target)
         network = create_model(model, encoder, checkpoint, allow_noncommercial).to(target)
-        return cls(network, model, encoder, input_size, target, precision)
+        published = row.weights[encoder].file.rsplit("/", 1)[-1] if encoder in row.weights else ""
+        weights = "" if not checkpoint or Path(checkpoint).name == published else Path(checkpoint).name
+        return cls(network, model, encoder, input_size, target, precision, weights)
 
     def with_input_size(self, input_size: int) -> DepthEstimator:
         """The same network at another input size (0 = the model's own); nothing is loaded again."""
@@ -90,8 +95,8 @@ class DepthEstimator:
 
     @property
     def name(self) -> str:
-        """ "model/encoder/input size": what a calibration of scale belongs to."""
-        return f"{self.model}/{self.encoder}/{self.input_size}"
+        """ "model/encoder/input size", and the file of weights that are not the published ones: what a scale belongs to."""
+        return f"{self.model}/{self.encoder}/{self.input_size}" + (f"/{self.weights}" if self.weights else "")
 
     def predict_batch(self, images: Sequence[np.ndarray], confidence: bool = False) -> list[Prediction]:
         """Predictions for several images, in one pass through the network.
@@ -130,9 +135,9 @@ class DepthEstimator:
         agreed = [None] * len(images)
         if confidence:
             values, mirrored = values[: len(images)], values[len(images) :].flip(-1)
-            agreed = torch.minimum(values, mirrored) / torch.maximum(values, mirrored).clamp_min(1e-6)
+            agreed = (torch.minimum(values, mirrored) + 1e-6) / (torch.maximum(values, mirrored) + 1e-6)
         return [
-            Prediction(grid, row.kind, rgb.shape[:2], row.align_corners, self.name, agree)
+            Prediction(grid, row.kind, rgb.shape[:2], row.align_corners, self.name, row.max_depth, agree)
             for grid, rgb, agree in zip(values, images, agreed)
         ]
 

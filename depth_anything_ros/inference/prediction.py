@@ -19,7 +19,8 @@ class Prediction:
         kind: "metric" (metres along the optical axis) or "relative" (inverse depth of unknown scale and shift, near = large).
         image_size: (height, width) of the image that was given.
         align_corners: how the reference implementation of this model enlarges its output.
-        network: "model/encoder/input size" of who said it.
+        network: `DepthEstimator.name` of who said it.
+        limit: metres that the network cannot go beyond (metric only): sky and all that is farther is there; 0: none.
         confidence: (h, w) float32 from 0 to 1, or None: see `DepthEstimator.predict_batch`.
     """
 
@@ -28,6 +29,7 @@ class Prediction:
     image_size: tuple[int, int]
     align_corners: bool
     network: str = ""
+    limit: float = 0.0
     confidence: torch.Tensor | None = None
 
     @property

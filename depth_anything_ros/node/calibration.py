@@ -24,8 +24,14 @@ _SECONDS = 3.0  # for which pairs are gathered
 class CalibrationService:
     """Answers after some seconds without holding up the thread that spins; what is the matter is in the answer."""
 
-    def __init__(self, node: LifecycleNode, settings: Callable[[], Settings | None], streams: dict[str, CameraStream]):
-        self._node, self._settings, self._streams = node, settings, streams
+    def __init__(
+        self,
+        node: LifecycleNode,
+        active: Callable[[], bool],
+        settings: Callable[[], Settings | None],
+        streams: dict[str, CameraStream],
+    ):
+        self._node, self._active, self._settings, self._streams = node, active, settings, streams
         self._group = ReentrantCallbackGroup()  # an answer that waits would hold up every callback of its group
         self._service = node.create_service(Trigger, "~/calibrate", self._serve, callback_group=self._group)
 
@@ -34,15 +40,17 @@ class CalibrationService:
             response.message = await self._calibrate()
             response.success = True
             self._node.get_logger().info(response.message)
-        except (FitError, OSError, ValueError) as error:
+        except Exception as error:  # of any kind: who asked waits for an answer
             response.success, response.message = False, f"not calibrated: {error}"
             self._node.get_logger().warning(response.message)
         return response
 
     async def _calibrate(self) -> str:
         settings = self._settings()
-        if settings is None or len(self._streams) != 1:
-            raise ValueError("the node has to be active, with one camera")
+        if settings is None or not self._active():
+            raise ValueError("the node is not active")
+        if len(self._streams) != 1:
+            raise ValueError(f"the node has {len(self._streams)} cameras: calibrate each in a node of its own")
         scale = settings.refine.scale
         if scale.source not in ("sparse", "ground"):
             raise ValueError(
@@ -58,8 +66,8 @@ class CalibrationService:
         finally:
             stream.gathered = None
         if not gathered:
-            why = stream.refined.scale.problem if stream.refined.scale else "no images were worked on"
-            raise FitError(f"nothing to compare in {_SECONDS:g} s: {why}")
+            scale = stream.refined.scale
+            raise FitError(f"nothing to compare in {_SECONDS:g} s: {scale.problem if scale and scale.problem else 'no images'}")
         networks, kinds, focals, inverse, truth = zip(*gathered)
         if len(set(networks)) > 1 or max(focals) - min(focals) > 1e-3:
             raise FitError("the network or the camera was changed meanwhile")

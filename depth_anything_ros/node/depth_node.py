@@ -69,7 +69,7 @@ class DepthNode(LifecycleNode):
         self._failure = ""
         self._parameters_changed = self._restoring = False
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._calibration = CalibrationService(self, lambda: self._settings, self._streams)
+        self._calibration = CalibrationService(self, lambda: self._state == "active", lambda: self._settings, self._streams)
         self.add_on_set_parameters_callback(self._check_parameters)
         wall = Clock(clock_type=ClockType.STEADY_TIME)  # house is kept while simulated time stands still, too
         self.create_timer(1.0, self._publish_diagnostics, clock=wall)
@@ -237,7 +237,7 @@ class DepthNode(LifecycleNode):
             self.get_logger().info(f"weights of {network.model}/{network.encoder}: licence {row.licence(network.encoder)}")
             if network.model == "demo":
                 self.get_logger().warning("model 'demo' is for demonstrations and tests: never drive a robot by it")
-            elif row.kind != METRIC:
+            elif row.kind != METRIC and self._settings.refine.scale.source == "none":
                 self.get_logger().warning(
                     f"model '{network.model}' has no metres: only depth/relative and depth/color come out"
                 )

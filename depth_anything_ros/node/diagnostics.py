@@ -41,7 +41,7 @@ def diagnose(
     array = DiagnosticArray()
     for stream in streams or (None,):
         level, message = _judge_node(state, network, failure) or _judge_camera(stream, settings, network)
-        values = common | (_describe(stream) if stream else {})
+        values = common | (_describe(stream, settings) if stream else {})
         title = f"{name}: depth {stream.name if stream else ''}".rstrip()
         status = DiagnosticStatus(level=level, name=title, message=message, hardware_id=values.get("image topic", ""))
         status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
@@ -49,7 +49,7 @@ def diagnose(
     return array
 
 
-def _describe(stream: CameraStream) -> dict[str, str]:
+def _describe(stream: CameraStream, settings: Settings) -> dict[str, str]:
     scale = stream.refined.scale
     return {
         "image topic": stream.source.image_topic,
@@ -58,7 +58,7 @@ def _describe(stream: CameraStream) -> dict[str, str]:
         "frame_id": stream.frame_id + ("" if stream.optical else " (not optical by its name)"),
         **({f"scale {key}": value for key, value in scale.report().items()} if scale else {}),
         **({"scale problem": scale.problem} if scale and scale.problem else {}),
-        "stabilizer": stream.refined.steadiness or "off",
+        "stabilizer": stream.refined.steadiness or ("waiting for metres" if settings.refine.stabilizer.enabled else "off"),
         "qos mismatch": stream.source.mismatch,
         **stream.statistics.report(),
     }

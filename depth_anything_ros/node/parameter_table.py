@@ -53,8 +53,8 @@ TABLE = (
     Parameter("cameras", [""], "Names of the cameras that this node serves. One empty name: one camera, whose topics have no "
               "prefix; else every topic begins with its camera's name, and <name>.* overrides camera.* for it", dynamic=False),
     Parameter("base_frame", "base_link", "Frame of the robot, z up and z = 0 on the ground: heights are above it"),
-    Parameter("transforms", [""], "Fixed transforms, each 'parent child x y z roll pitch yaw' in metres and radians, as "
-              "static_transform_publisher takes them. They go before tf, and serve where there is none", dynamic=False),
+    Parameter("transforms", [""], "Fixed transforms, each 'parent child x y z roll pitch yaw' in metres and radians, as in "
+              "a URDF's origin. They go before tf, and serve where there is none", dynamic=False),
     Parameter("out_of_range", "nan", "What depth/image says beyond max_depth: nan, or inf (REP-117)", OUT_OF_RANGE),
     Parameter("scale.source", "none", "Where metres come from. none: from a metric network as they are. fixed: scale.a and "
               "scale.b. sparse: a range sensor on scale.topic. ground: the camera's height above level ground. focal: the "
@@ -79,7 +79,7 @@ TABLE = (
     Parameter("scale.calibration_file", "~/.ros/depth_scale.yaml", "What the service calibrate writes"),
     Parameter("stabilizer.enabled", False, "Tie the scale of each frame to the frames before, by what is tracked in the image. "
               "Needs a calibration"),
-    Parameter("stabilizer.memory", 20, "Frames over which the network's own scale is averaged", limits=(2, 1000)),
+    Parameter("stabilizer.memory", 20, "Frames over which the network's own scale is averaged", limits=(2, 50)),
     Parameter("stabilizer.pixels", False, "While the camera stands, average pixels that show the same, too"),
     Parameter("edges.tolerance", 0.02, "Depth that agrees with no surface beside it to this share is between two surfaces, "
               "and invalid: no points in the air. 0: leave it", limits=(0.0, 1.0)),

@@ -140,16 +140,16 @@ def read(node: Node, changes: dict[str, object] | None = None) -> Settings:
     )
     color = ColorSettings(values["color.map"], values["color.min_depth"], values["color.max_depth"])
     cloud, scan = _group(CloudSettings, values, "cloud"), _group(ScanSettings, values, "scan")
+    scan = replace(scan, frame=(scan.frame or values["base_frame"]).lstrip("/"))
     return Settings(
         values=raw,
         cameras=_cameras(node, values["cameras"]),
         network=network,
         refine=RefineSettings(depth, scale, _group(StabilizerSettings, values, "stabilizer")),
-        outputs=OutputSettings(
-            color, cloud, replace(scan, frame=scan.frame or values["base_frame"]), values["out_of_range"] == "inf", near, far
-        ),
+        outputs=OutputSettings(color, cloud, scan, values["out_of_range"] == "inf", near, far),
         confidence=values["confidence.enabled"],
         transforms=parse_transforms(values["transforms"]),
+        base_frame=values["base_frame"].lstrip("/"),
         scale_topic=values["scale.topic"],
         scale_max_offset=values["scale.max_offset"],
         calibration_file=values["scale.calibration_file"],
@@ -160,7 +160,6 @@ def read(node: Node, changes: dict[str, object] | None = None) -> Settings:
                 "image_bridge",
                 "no_image_timeout",
                 "malloc_tuning",
-                "base_frame",
                 "normalize_exposure",
             )
         },

@@ -67,7 +67,14 @@ _TOPICS: dict[str, tuple[type, set[str], _Make]] = {
     "rgb/image_rect": (Image, {"camera", "view"}, lambda header, outputs, info: image_message(header, outputs.rgb, "rgb8")),
     "rgb/camera_info": (CameraInfo, {"camera", "view"}, lambda header, outputs, info: info),
 }
-_EXPLAINED = ("camera", "view", "mount", "scan mount")  # needs whose lack is worth a word: the user can do something about it
+_EXPLAINED = (
+    "camera",
+    "view",
+    "mount",
+    "scan mount",
+    "confidence",
+    "scale",
+)  # needs whose lack is worth a word: the user can do something about it
 
 
 class Publications:
@@ -94,10 +101,11 @@ class Publications:
         """The topics that somebody listens to."""
         return {topic for topic, publisher in self._publishers.items() if publisher.get_subscription_count() > 0}
 
-    def publish(self, header: Header, outputs: Outputs, info: CameraInfo | None) -> dict[str, set[str]]:
+    def publish(self, wanted: set[str], header: Header, outputs: Outputs, info: CameraInfo | None) -> dict[str, set[str]]:
         """Compute and send what is wanted and can be had.
 
         Args:
+            wanted: topics, from `wanted` when the frame's surroundings were looked up.
             header: the input's own.
             info: the depth image's own calibration, or None if there is no valid one; then there is no cloud either.
 
@@ -107,7 +115,7 @@ class Publications:
         """
         have = outputs.has | (set() if info is None or any(info.d) else {"view"})
         unserved: dict[str, set[str]] = defaultdict(set)
-        for topic in self.wanted():
+        for topic in wanted:
             _, needs, make = _TOPICS[topic]
             if topic == "depth/points" and outputs.settings.cloud.has_band:
                 needs = needs | {"mount"}

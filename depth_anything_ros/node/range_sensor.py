@@ -7,13 +7,18 @@ import threading
 from collections import deque
 
 import numpy as np
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 
+from ..messages.cdr import MessageError
 from ..messages.ranges import cloud_points, depth_points, scan_points
+from .parameters import SettingsError
 
-_KEPT = 10  # messages to choose from by time
+# Messages are chosen by an image's stamp after the network has run, which takes seconds on a slow machine.
+_KEPT_NS, _KEPT_BYTES = 10_000_000_000, 128 << 20
 _KINDS = {f"sensor_msgs/msg/{kind.__name__}": kind for kind in (PointCloud2, LaserScan, Image)}
 
 
@@ -26,12 +31,18 @@ class RangeSensor:
     """
 
     def __init__(self, node: Node, topic: str):
-        self.topic = node.resolve_topic_name(topic)
+        try:
+            validate_topic_name(topic)
+            self.topic = node.resolve_topic_name(topic)
+        except InvalidTopicNameException as error:
+            raise SettingsError(f"scale.topic: {str(error).splitlines()[0]}") from error
         self.problem = f"nobody publishes '{self.topic}'"
+        self._info_topic = self.topic.rsplit("/", 1)[0] + "/camera_info"
         self._node = node
         self._subscriptions: list = []
         self._now: tuple = ()  # type and reliability that are subscribed
-        self._messages: deque = deque(maxlen=_KEPT)
+        self._messages: deque = deque()
+        self._bytes = 0
         self._info: CameraInfo | None = None
         self._lock = threading.Lock()
 
@@ -45,13 +56,14 @@ class RangeSensor:
         if kind is None:
             self.problem = f"'{self.topic}' is a {offers[0].topic_type}, expected one of {', '.join(_KINDS)}"
             return
-        reliable = all(offer.qos_profile.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
-        if self._now != (kind, reliable):
+        infos = self._node.get_publishers_info_by_topic(self._info_topic) if kind is Image else []
+        now = kind, _all_reliable(offers), _all_reliable(infos)
+        if self._now != now:
             self.close()
-            self._now = kind, reliable
-            self._subscribe(kind, self.topic, self._keep, reliable)
+            self._now = now
+            self._subscribe(kind, self.topic, self._keep, now[1])
             if kind is Image:
-                self._subscribe(CameraInfo, self.topic.rsplit("/", 1)[0] + "/camera_info", self._keep_info, reliable)
+                self._subscribe(CameraInfo, self._info_topic, self._keep_info, now[2])
         self.problem = ""
 
     def close(self) -> None:
@@ -61,26 +73,25 @@ class RangeSensor:
         self._subscriptions, self._now = [], ()
         with self._lock:
             self._messages.clear()
-            self._info = None
+            self._bytes, self._info = 0, None
 
-    def at(self, stamp_ns: int, max_offset: float) -> tuple[str, np.ndarray] | None:
-        """(frame, points (N, 3)) of the message nearest in time, or None if all are farther away than `max_offset` seconds.
+    def at(self, stamp_ns: int, max_offset: float) -> tuple[str, np.ndarray]:
+        """(frame, points (N, 3)) of the message nearest in time.
 
         Raises:
-            MessageError, CameraError: the message cannot be true.
+            MessageError: there is none within `max_offset` seconds, or it cannot be true. CameraError: nor its calibration.
         """
         with self._lock:
-            stamped = [(abs(_stamp(message) - stamp_ns), -number, message) for number, message in enumerate(self._messages)]
+            message = min(self._messages, key=lambda message: abs(_stamp(message) - stamp_ns), default=None)
             info = self._info
-        if not stamped:
-            return None
-        offset, _, message = min(stamped, key=lambda entry: entry[:2])
-        if offset > max_offset * 1e9 or isinstance(message, Image) and info is None:
-            return None
+        if message is None or abs(_stamp(message) - stamp_ns) > max_offset * 1e9:
+            raise MessageError(f"nothing within {max_offset:g} s of the image")
         if isinstance(message, PointCloud2):
             points = cloud_points(message)
         elif isinstance(message, LaserScan):
             points = scan_points(message)
+        elif info is None:
+            raise MessageError(f"a depth image, but no camera_info on '{self._info_topic}'")
         else:
             points = depth_points(message, info)
         return message.header.frame_id, points
@@ -92,12 +103,27 @@ class RangeSensor:
 
     def _keep(self, message) -> None:
         with self._lock:
-            self._messages.append(message)
+            kept = self._messages
+            if kept and _stamp(message) < _stamp(kept[-1]) - 1_000_000_000:  # a bag that begins anew
+                kept.clear()
+                self._bytes = 0
+            kept.append(message)
+            self._bytes += _size(message)
+            while len(kept) > 1 and (_stamp(message) - _stamp(kept[0]) > _KEPT_NS or self._bytes > _KEPT_BYTES):
+                self._bytes -= _size(kept.popleft())
 
     def _keep_info(self, info: CameraInfo) -> None:
         with self._lock:
             self._info = info
 
 
+def _all_reliable(offers: list) -> bool:
+    return bool(offers) and all(offer.qos_profile.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
+
+
 def _stamp(message) -> int:
     return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+
+
+def _size(message) -> int:
+    return 4 * len(message.ranges) if isinstance(message, LaserScan) else len(message.data)

@@ -28,6 +28,8 @@ class Surroundings:
         self.transforms.refresh()
         if self.sensor and settings.refine.scale.source == "sparse":
             self.sensor.refresh()
+        elif self.sensor:
+            self.sensor.close()
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -60,11 +62,8 @@ class Surroundings:
         if self.sensor.problem:
             return None, None, self.sensor.problem
         try:
-            found = self.sensor.at(stamp_ns, settings.scale_max_offset)
-            if found is None:
-                problem = f"nothing on '{self.sensor.topic}' within {settings.scale_max_offset:g} s of the image"
-                return None, None, problem
-            return self.transforms.lookup(frame_id, found[0], stamp_ns), found[1], ""
+            frame, points = self.sensor.at(stamp_ns, settings.scale_max_offset)
+            return self.transforms.lookup(frame_id, frame, stamp_ns), points, ""
         except (TransformError, MessageError, CameraError) as error:
             return None, None, f"'{self.sensor.topic}': {error}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 from rclpy.node import Node
 from rclpy.time import Time
 
@@ -15,21 +16,31 @@ try:
 except ImportError:  # it is not on PyPI
     tf2_ros = None
 
+_JUMP_NS = 2_000_000_000
+
 
 def parse_transforms(lines: Iterable[str]) -> TransformTree:
     """Fixed transforms, each "parent child x y z roll pitch yaw" in metres and radians; empty lines are none.
 
+    Frames are named with or without tf1's leading slash.
+
     Raises:
         ValueError: a line that says something else, or a circle.
     """
-    tree = TransformTree()
+    tree, children = TransformTree(), set()
     for line in lines:
         words = line.split()
         if not words:
             continue
         try:
             parent, child, *numbers = words
-            tree.add(parent, child, Transform.from_rpy(*map(float, numbers)))
+            transform = Transform.from_rpy(*map(float, numbers))
+            if not np.isfinite(transform.translation).all() or not np.isfinite(transform.rotation).all():
+                raise ValueError
+            if child.lstrip("/") in children:
+                raise TransformError(f"'{child}' has a parent already")
+            tree.add(parent.lstrip("/"), child.lstrip("/"), transform)
+            children.add(child.lstrip("/"))
         except TransformError as error:
             raise ValueError(f"transforms: '{line}': {error}") from error
         except (TypeError, ValueError):
@@ -44,11 +55,15 @@ class Transforms:
 
     def __init__(self, node: Node, fixed: TransformTree):
         self._node, self._fixed = node, fixed
-        self._wanted = False
+        self._wanted = self._again = False
+        self._latest = 0  # stamp that was asked for, nanoseconds
         self._buffer = self._listener = None
 
     def refresh(self) -> None:
         """Begin to listen to tf once somebody has asked for what the parameters do not know."""
+        if self._again:
+            self.close()
+            self._wanted, self._again = True, False
         if self._wanted and self._listener is None and tf2_ros:
             self._buffer = tf2_ros.Buffer()
             self._listener = tf2_ros.TransformListener(self._buffer, self._node, spin_thread=False)
@@ -73,11 +88,14 @@ class Transforms:
             problem = str(error)
         if tf2_ros is None:
             raise TransformError(f"{problem}; tf2_ros is not installed: set the parameter transforms")
-        self._wanted = True
-        if self._buffer is None:
+        self._wanted, buffer = True, self._buffer
+        # A buffer keeps the end of a bag that begins anew, and takes its beginning for too old.
+        self._again |= stamp_ns < self._latest - _JUMP_NS
+        self._latest = stamp_ns
+        if buffer is None or self._again:
             raise TransformError(f"no transform from '{source}' to '{target}' yet: tf is being asked")
         try:
-            found = self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns)).transform
+            found = buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns)).transform
         except tf2_ros.TransformException as error:
             raise TransformError(f"no transform from '{source}' to '{target}': {error}") from error
         shift, turn = found.translation, found.rotation

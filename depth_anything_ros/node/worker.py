@@ -30,6 +30,8 @@ _LACKS = {  # what outputs may lack -> (kind of problem, text)
     "view": ("distorted view", "no view without distortion is made (camera.rectify is rays, or it would be too wide)"),
     "mount": ("no transform", ""),
     "scan mount": ("no transform", ""),
+    "confidence": ("not enabled", "confidence.enabled is false"),
+    "scale": ("not enabled", "scale.source is none"),
 }
 _PATIENCE = 15.0  # seconds to wait for the frame at hand
 
@@ -81,7 +83,7 @@ class Worker:
         """An image decoded and made fit for the network; None if it is not to be worked on, or is bad."""
         if running is None:
             stream.statistics.skipped("while the network was loading")
-        elif not stream.publications.wanted():
+        elif stream.gathered is None and not stream.publications.wanted():
             stream.statistics.skipped("that nobody wanted")
         else:
             with self._guarded(stream):
@@ -125,10 +127,11 @@ class Worker:
         stream, wanted = job.stream, job.stream.publications.wanted()
         side, missing = self._surroundings.side(job.frame.stamp_ns, job.header.frame_id, settings, wanted)
         stream.refined = stream.refiner.refine(job.frame, prediction, settings.refine, side)
-        if stream.gathered is not None and stream.refiner.pairs is not None:
-            stream.gathered.append((prediction.network, prediction.kind, job.frame.camera.focal, *stream.refiner.pairs))
+        gathered = stream.gathered
+        if gathered is not None and stream.refiner.pairs is not None:
+            gathered.append((prediction.network, prediction.kind, job.frame.camera.focal, *stream.refiner.pairs))
         outputs = Outputs(job.frame, prediction, stream.refined, side, settings.outputs, stream.relative_range)
-        unserved = stream.publications.publish(job.header, outputs, job.info)
+        unserved = stream.publications.publish(wanted, job.header, outputs, job.info)
         stream.statistics.departed(time.monotonic() - job.arrival.time)
         for need, topics in unserved.items():
             kind, text = _LACKS[need]
