@@ -44,6 +44,16 @@ def test_lookups_are_those_of_tf_at_the_frames_own_time():
         for target, stamp, words in (("odom", 12 * SECOND, "extrapolation"), ("map", 10 * SECOND, "map")):
             with pytest.raises(TransformError, match=words):
                 transforms.lookup(target, "camera", stamp)
+        # A bag that begins anew: the buffer would keep the old end, and take what comes for too old.
+        with pytest.raises(TransformError, match="tf is being asked"):
+            transforms.lookup("odom", "camera", 2 * SECOND)
+        transforms.refresh()
+        fixed.sendTransform(stamped("base", "camera", (0.1, 0.0, 0.5), (0.5, -0.5, 0.5, -0.5)))
+        it.spin(0.5)
+        for second in (1, 3):
+            moving.sendTransform(stamped("odom", "base", (float(second), 0.0, 0.0), stamp=second * SECOND))
+        it.spin(0.5)
+        assert transforms.lookup("odom", "camera", 2 * SECOND).translation[0] == pytest.approx(2.1)
         transforms.close()
 
 

@@ -102,15 +102,26 @@ def test_nothing_is_guessed():
     assert tree.lookup("odom", "base", int(1.5 * SECOND))
 
 
+def test_another_parent_is_another_past():
+    tree = TransformTree()
+    tree.add("odom", "base", Transform.identity(), 10 * SECOND)
+    tree.add("map", "base", Transform.from_rpy(5, 0, 0, 0, 0, 0), 12 * SECOND)
+    with pytest.raises(TransformError, match="from 12.000"):
+        tree.lookup("map", "base", 11 * SECOND)
+
+
 def test_parameters_become_a_tree():
     tree = parse_transforms(
         ["base_link camera_link 0.2 0 0.5 0 0.1 0", "", "camera_link optical 0 0 0 -1.5707963 0 -1.5707963"]
     )
     found = tree.lookup("base_link", "optical", 0)
     np.testing.assert_allclose(found.apply(np.array([[0, 0, 1.0]])), [[0.2 + np.cos(0.1), 0, 0.5 - np.sin(0.1)]], atol=1e-6)
-    for line in ("a b 1 2 3", "a b 1 2 3 4 5 x", "a", "a a 0 0 0 0 0 0"):
+    assert parse_transforms(["/map /base 1 0 0 0 0 0"]).lookup("map", "base", 0).translation[0] == 1
+    for line in ("a b 1 2 3", "a b 1 2 3 4 5 x", "a", "a a 0 0 0 0 0 0", "a b nan 0 0 0 0 0", "a b 0 0 0 inf 0 0"):
         with pytest.raises(ValueError, match="transforms: '"):
             parse_transforms([line])
+    with pytest.raises(ValueError, match="'b' has a parent already"):
+        parse_transforms(["a b 0 0 0 0 0 0", "c b 0 0 0 0 0 0"])
 
 
 def test_without_tf2_ros_the_message_says_what_to_set(monkeypatch):
