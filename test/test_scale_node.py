@@ -37,7 +37,7 @@ def node(tmp_path_factory, vits):
         "scale__max_offset": 0.5,
         "scale__smoothing": 0.0,
         "scale__calibration_file": folder / "new" / "scale.yaml",
-        "transforms": f'["{FRAME} lidar {POSE}"]',
+        "transforms": f'["{FRAME} lidar {POSE}", "{FRAME} level_lidar 0 0 0 1.5707963 -1.5707963 0"]',
     }
     with DepthProcess(folder, **parameters) as process:
         yield process
@@ -160,18 +160,27 @@ def test_a_laser_scan_serves(camera):
     scan = LaserScan(header=now(), angle_min=-0.4, angle_max=0.4, angle_increment=0.005, range_min=0.1, range_max=30.0)
     scan.ranges = [float(value) for value in z / np.cos(angles)]
     scan.ranges[5], scan.ranges[6], scan.ranges[7] = float("nan"), float("inf"), 0.0
-    scan.header.frame_id = "level_lidar"
     publisher = camera.node.create_publisher(LaserScan, "/sensor/points", 5)
     camera.wait(lambda: publisher.get_subscription_count() > 0, "a reader of the scan")
-    publisher.publish(scan)
-    camera.spin(0.3)
-    assert "no transform from 'level_lidar'" in camera.expect("depth/scale", camera.send(RGB)).status[0].message
-    scan.header = now()  # in the frame 'lidar', whose pose is another: nothing fits, and it is refused
-    publisher.publish(scan)
-    camera.spin(0.3)
-    stamp = camera.send(RGB)
-    status = camera.expect("depth/scale", stamp).status[0]
-    assert status.level != b"\x00" and status.message, status
+
+    def answer(frame_id):
+        scan.header = now()
+        scan.header.frame_id = frame_id
+        publisher.publish(scan)
+        camera.spin(0.2)
+        stamp = camera.send(RGB)
+        return stamp, camera.expect("depth/scale", stamp).status[0]
+
+    assert "no transform from 'mast'" in answer("mast")[1].message
+    stamp, status = answer("level_lidar")
+    assert status.level == b"\x00", status.message
+    values = {pair.key: float(pair.value) for pair in status.values if pair.key in "ab"}
+    depth = depth_of(camera.expect("depth/image", stamp))
+    assert values["a"] == pytest.approx(a, rel=0.05)
+    assert np.nanmedian(np.abs(depth * (a * relative + b) - 1)) < 0.02
+    camera.spin(2.5)  # nothing is held
+    _, status = answer("lidar")  # another pose: nothing fits, and it is refused
+    assert status.level == b"\x02" and status.message, status
     camera.node.destroy_publisher(publisher)
 
 
