@@ -72,7 +72,7 @@ class Camera(Node):
 
 def errors(depth: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
     """AbsRel, delta1 and AbsRel after division by the median ratio, over the pixels nearer than 20 m."""
-    known = (truth < MAX_DEPTH) & np.isfinite(depth)
+    depth, known = np.where(np.isfinite(depth), depth, MAX_DEPTH), truth < MAX_DEPTH  # out of range is far
     ratio = depth[known] / truth[known]
     return (
         float(np.abs(ratio - 1).mean()),

@@ -224,9 +224,8 @@ def _on_the_ground(inverse: torch.Tensor, prediction: Prediction, frame: Frame, 
 
 def _at_image_size(inverse: torch.Tensor, frame: Frame, prediction: Prediction, settings: DepthSettings) -> torch.Tensor:
     """Metres (H, W) with NaN and +Inf in their places, of 1 / metres at the network's grid."""
-    # All that is out of range is at one distance: noise in the sky is no surface, and no edge.
-    inverse = torch.where(inverse * settings.far < 1, max(0.5 / settings.far, 1 / _FARTHEST), inverse)
-    inverse = smooth(inverse, settings.median, settings.bilateral)
+    # All that is far out of range is at one distance: noise in the sky is no surface, and no edge.
+    inverse = smooth(inverse, settings.median, settings.bilateral).clamp_min(max(0.25 / settings.far, 1 / _FARTHEST))
     size, corners = prediction.image_size, prediction.align_corners
     depth = enlarge(1 / inverse, size, corners, settings.edge_tolerance, settings.upsampling, frame.rgb)
     depth = torch.where(depth > settings.far, torch.inf, depth)
