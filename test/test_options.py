@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filters, colour-guided edges, confidence, exposure, and calibration by hand: each against numbers of the test's own."""
+"""Filters, colour-guided edges, confidence, exposure: each against numbers of the test's own."""
 
 import cv2
 import numpy as np
 import pytest
 import torch
-import yaml
 
-from depth_anything_ros.calibrate import main as calibrate
 from depth_anything_ros.demo.families import HELD_OUT_SEED
 from depth_anything_ros.demo.sources import photographed_scene
 from depth_anything_ros.geometry import enlarge, smooth
@@ -107,41 +105,3 @@ def test_only_dark_images_are_brightened(estimator, shot):
         return np.abs(estimator.predict(rgb).at_image_size() / shot.depth - 1).mean()
 
     assert off(normalize_exposure(dark)) < 0.7 * off(dark)
-
-
-def test_calibration_by_hand(tmp_path, estimator, shot, capsys):
-    """Metres of a metric network that are all off by one factor: the points give it back."""
-    photo, output = tmp_path / "photo.png", tmp_path / "new" / "scale.yaml"
-    cv2.imwrite(str(photo), cv2.cvtColor(shot.rgb, cv2.COLOR_RGB2BGR))
-    depth = estimator.predict(shot.rgb).at_image_size()
-    points = [(60, 200), (160, 220), (250, 180), (160, 120), (100, 150)]
-    words = [f"{u},{v}={1.25 * depth[v, u]:.4f}" for u, v in points]
-    words[3] = "160,120=9.9"  # one was misread
-    line = ["--model", "demo", "--device", "cpu", "--output", str(output), "--fov-deg", "60"]
-    assert calibrate([str(photo), *words, *line]) == 0
-    said = yaml.safe_load(output.read_text())["/**"]["ros__parameters"]["scale"]
-    assert said["source"] == "fixed" and said["network"] == "demo/tiny/192" and said["b"] == 0
-    assert said["a"] == pytest.approx(1 / 1.25, rel=0.02)
-    assert said["focal"] == pytest.approx(320 / 2 / np.tan(np.radians(30)) / 240, abs=1e-3)
-    assert "measured 9.900 m" in capsys.readouterr().out
-
-    for wrong, words in (
-        (["60,200=1.5"], "comes before any photo"),
-        ([str(photo)], "no points for"),
-        ([str(photo), "400,10=1.5"], "320x240 pixels, and a point lies outside"),
-        ([str(photo), "10,10=0"], "a distance of 0 m"),
-        ([str(tmp_path / "none.png"), "1,1=2"], "cannot be read as an image"),
-        ([str(photo), "1,1=2", "--input-size", "100"], "not a multiple of 16"),
-    ):
-        assert calibrate([*wrong, *line]) == 2
-        assert words in capsys.readouterr().err
-
-
-def test_a_relative_network_needs_two_distances(tmp_path, vits, shot, capsys):
-    photo = tmp_path / "photo.png"
-    cv2.imwrite(str(photo), shot.rgb)
-    line = ["--checkpoint", str(vits), "--device", "cpu", "--input-size", "112", "--output", str(tmp_path / "s.yaml")]
-    assert calibrate([str(photo), "10,10=1.0", *line]) == 2
-    assert "1 points, expected 2" in capsys.readouterr().err
-    assert calibrate([str(photo), "10,10=1.0", "200,100=1.1", *line]) == 2
-    assert "cannot be told apart" in capsys.readouterr().err

@@ -14,8 +14,6 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from depth_anything_ros.geometry import Transform
-from depth_anything_ros.messages.cdr import MessageError
-from depth_anything_ros.node.range_sensor import RangeSensor
 
 POSE = "0.1 -0.2 0.05 1.5 0.1 1.5"  # of the sensor in the camera's optical frame
 FRAME = "camera_color_optical_frame"
@@ -237,62 +235,6 @@ def test_a_cloud_that_cannot_be_true_costs_the_scale_only(camera, node):
     camera.spin(0.15)
     check_metres(camera, relative, camera.send(RGB))
     assert "internal error" not in node.log
-
-
-def test_messages_are_there_for_an_image_that_was_long_in_the_network():
-    with bench(listen=()) as it:
-        sensor = RangeSensor(it.node, "/scan")
-        publisher = it.node.create_publisher(LaserScan, "/scan", 200)
-        it.wait(lambda: sensor.refresh() or not sensor.problem, "a publisher of the scan")
-        it.wait(lambda: publisher.get_subscription_count() > 0, "a reader of the scan")
-
-        def send(stamp_ns, distance):
-            scan = LaserScan(angle_increment=0.1, range_min=0.1, range_max=200.0)
-            scan.header.stamp.sec, scan.header.stamp.nanosec = divmod(stamp_ns, 10**9)
-            scan.ranges = [distance]
-            publisher.publish(scan)
-            it.spin(0.01)
-
-        for number in range(120):  # 40 Hz for 3 s, then an image of the first 0.1 s is asked about
-            send(100 * 10**9 + number * 25 * 10**6, 1.0 + number)
-        assert sensor.at(100 * 10**9 + 101 * 10**6, 0.1)[1][0, 0] == 5.0
-        with pytest.raises(MessageError, match="nothing within 0.1 s of the image"):
-            sensor.at(99 * 10**9, 0.1)
-        send(115 * 10**9, 7.0)  # what is older than ten seconds is let go
-        with pytest.raises(MessageError):
-            sensor.at(100 * 10**9, 0.1)
-        send(50 * 10**9, 9.0)  # a bag that begins anew
-        assert sensor.at(50 * 10**9, 0.1)[1][0, 0] == 9.0
-        with pytest.raises(MessageError):
-            sensor.at(115 * 10**9, 0.1)
-        sensor.close()
-
-
-def test_the_service_needs_no_listener_and_always_answers(tmp_path, vits):
-    parameters = {"model": "demo", "device": "cpu", "scale__source": "ground", "scale__max_residual": 1.0}
-    transforms = f'["base_link {FRAME} 0 0 0.5 -1.9 0 -1.5707963"]'
-    line = ("-r", "__ns:=/alone")
-    with (
-        DepthProcess(
-            tmp_path, *line, transforms=transforms, scale__calibration_file="~nobodyhere/x.yaml", **parameters
-        ) as node,
-        bench(namespace="/alone", listen=()) as it,
-    ):
-        it.wait_reading()
-        client = it.node.create_client(Trigger, "depth_node/calibrate")
-        it.wait(client.service_is_ready, "the service")
-        future = client.call_async(Trigger.Request())
-        while not future.done():
-            it.send(RGB)
-            it.spin(0.3)
-        answer = future.result().message
-        assert not future.result().success and "not calibrated" in answer and "no images" not in answer
-        it.set_parameters(scale__source="none")
-        it.spin(0.5)
-        future = client.call_async(Trigger.Request())
-        it.wait(future.done, "the answer")
-        assert "scale.source is none: set it to sparse or ground" in future.result().message
-        assert "Traceback" not in node.log
 
 
 def test_a_depth_image_alone_says_what_is_missing(camera):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -30,26 +29,12 @@ from .diagnostics import diagnose
 from .mailbox import Mailbox
 from .network_slot import NetworkSlot
 from .parameters import Settings
-from .process import keep_large_buffers, make_deterministic, spin, use_large_shared_memory
+from .process import guarded_transition, keep_large_buffers, make_deterministic, spin, use_large_shared_memory
 from .stream import CameraStream
 from .surroundings import Surroundings
 from .worker import Worker
 
 _HOUSEKEEPING_PERIOD = 0.2  # seconds
-
-
-def _transition(body: Callable) -> Callable:
-    """rclpy swallows exceptions of transitions: say what it was and let `on_error` clean up."""
-
-    @functools.wraps(body)
-    def guarded(self: DepthNode, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            return body(self, state)
-        except Exception as error:
-            self._fail(f"{body.__name__} failed: {type(error).__name__}: {error}")
-            return TransitionCallbackReturn.ERROR
-
-    return guarded
 
 
 class DepthNode(LifecycleNode):
@@ -77,7 +62,7 @@ class DepthNode(LifecycleNode):
 
     # -- lifecycle ----------------------------------------------------------------------------------------------
 
-    @_transition
+    @guarded_transition
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check everything that can be checked at once, announce the topics, start to load the network."""
         try:
@@ -97,7 +82,7 @@ class DepthNode(LifecycleNode):
         self._state = "inactive"
         return TransitionCallbackReturn.SUCCESS
 
-    @_transition
+    @guarded_transition
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start to work; refused if the network could not be loaded."""
         if self._network.running is None and self._network.error:
@@ -117,21 +102,21 @@ class DepthNode(LifecycleNode):
         self._state = "active"
         return super().on_activate(state)
 
-    @_transition
+    @guarded_transition
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Finish the frame at hand and unsubscribe."""
         self._stop_work()
         self._state = "inactive"
         return super().on_deactivate(state)
 
-    @_transition
+    @guarded_transition
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let go of the network and the topics."""
         self._release()
         self._state, self._failure = "unconfigured", ""
         return TransitionCallbackReturn.SUCCESS
 
-    @_transition
+    @guarded_transition
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop from whichever state."""
         self._release()

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 import rclpy
 import torch
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 _CPU_THREADS = torch.get_num_threads()
 _HERE = Path(__file__).resolve().parent
@@ -73,3 +76,17 @@ def spin(executor: SingleThreadedExecutor, logger) -> None:
             return
         except Exception as error:
             logger.error(f"{type(error).__name__}: {error}")
+
+
+def guarded_transition(body: Callable) -> Callable:
+    """A lifecycle callback whose exceptions, which rclpy swallows, are said by `_fail`; `on_error` then cleans up."""
+
+    @functools.wraps(body)
+    def guarded(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return body(self, state)
+        except Exception as error:
+            self._fail(f"{body.__name__} failed: {type(error).__name__}: {error}")
+            return TransitionCallbackReturn.ERROR
+
+    return guarded
