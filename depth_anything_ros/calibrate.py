@@ -72,6 +72,8 @@ def main(args: list[str] | None = None) -> int:
     )
     parser.add_argument("--allow-noncommercial", action="store_true")
     options = parser.parse_args(args)
+    if not 0 <= options.fov_deg <= 170:
+        parser.error(f"--fov-deg {options.fov_deg:g} is not between 0 (unknown) and 170")
     try:
         photos = _measured(options.measured)
         estimator = DepthEstimator.create(
@@ -87,6 +89,8 @@ def main(args: list[str] | None = None) -> int:
         fit = fit_inverse_depth(inverse, truth, shift=relative)
         for said, metres in zip(1 / (fit.a * inverse + fit.b), 1 / truth):
             print(f"measured {metres:.3f} m, now {said:.3f} m ({said / metres - 1:+.1%})")
+        if 2 * fit.inliers <= len(truth) or fit.inliers < 1 + relative:
+            raise FitError(f"{fit.inliers} of {fit.points} points agree: measure again, or more of them")
         path = write_calibration(
             options.output, calibration_text(fit, estimator.name, focal, "From distances measured by hand")
         )
@@ -99,14 +103,16 @@ def main(args: list[str] | None = None) -> int:
 
 def _measured(words: list[str]) -> dict[str, list[tuple[int, int, float]]]:
     photos: dict[str, list[tuple[int, int, float]]] = {}
+    photo = ""
     for word in words:
         point = _POINT.fullmatch(word)
         if not point:
-            photos[word] = []
-        elif not photos:
+            photo = word
+            photos.setdefault(photo, [])
+        elif not photo:
             raise ValueError(f"'{word}' comes before any photo")
         else:
-            photos[next(reversed(photos))].append((int(point[1]), int(point[2]), float(point[3])))
+            photos[photo].append((int(point[1]), int(point[2]), float(point[3])))
     for photo, points in photos.items():
         if not points:
             raise ValueError(f"no points for '{photo}': expected u,v=metres behind it, such as 320,240=1.50")

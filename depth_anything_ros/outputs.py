@@ -43,7 +43,7 @@ class OutputSettings:
 
     Attributes:
         infinite: whether depth images say +Inf (REP-117) of what is out of range, instead of NaN.
-        near, far: metres, the range of depth: what a compressed depth image has to hold, and where points that clear are put.
+        near, far: metres, the range of depth: what a compressed depth image has to hold.
     """
 
     color: ColorSettings = field(default_factory=ColorSettings)
@@ -200,10 +200,12 @@ class Outputs:
         step = (slice(None, None, self.settings.cloud.stride),) * 2
         empty = torch.isinf(self.refined.metres)[step] & torch.isfinite(self._rays[0])[step]
         x, y = self._rays[0][step][empty], self._rays[1][step][empty]
-        points = torch.stack([x, y, torch.ones_like(x)], -1) * self.settings.far
+        points = torch.stack([x, y, torch.ones_like(x)], -1) * self.refined.reach
         return pack_cloud(points[None], self.rgb[step][empty.cpu().numpy()][None])
 
     @cached_property
     def scan(self) -> Scan:
         """The nearest obstacle in each direction, in the scan's frame."""
-        return scan_of(self.refined.metres, self._rays, self._side.mount, self._side.scan, self.settings.scan)
+        return scan_of(
+            self.refined.metres, self._rays, self._side.mount, self._side.scan, self.settings.scan, self.refined.reach
+        )

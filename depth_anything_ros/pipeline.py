@@ -112,11 +112,13 @@ class Refined:
         metres: (H, W) float32 along z at the image's size: NaN invalid, +Inf out of range; None: there are no metres.
         scale: what the metres come from; None: from the network itself.
         steadiness: the stabiliser's state in a word; empty: it is off.
+        reach: metres, what is out of range is beyond.
     """
 
     metres: torch.Tensor | None
     scale: Scale | None = None
     steadiness: str = ""
+    reach: float = math.inf
 
 
 class Refiner:
@@ -168,7 +170,10 @@ class Refiner:
                 )
                 inverse = torch.where(inverse * settings.depth.far <= 1, inverse, steady)  # what is out of range stays there
                 steadiness = self._stabilizer.state
-        return Refined(_at_image_size(inverse, frame, prediction, settings.depth), scale, steadiness)
+        reach = settings.depth.far
+        if prediction.limit:  # scaled, too
+            reach = min(reach, _SATURATED * prediction.limit / (scale.a if scale else 1.0))
+        return Refined(_at_image_size(inverse, frame, prediction, settings.depth), scale, steadiness, reach)
 
     def _scaled(self, inverse, relative: bool, frame: Frame, prediction: Prediction, settings: RefineSettings, side: Side):
         source, camera = settings.scale.source, frame.camera

@@ -43,6 +43,7 @@ def test_calibration_by_hand(tmp_path, estimator, shot, capsys):
     assert said["focal"] == pytest.approx(320 / 2 / np.tan(np.radians(30)) / 240, abs=1e-3)
     assert "measured 9.900 m" in capsys.readouterr().out
 
+    apart = [f"{u},{v}={f * depth[v, u]:.4f}" for (u, v), f in zip(points, (1.25, 3.5))]
     for wrong, words in (
         (["60,200=1.5"], "comes before any photo"),
         ([str(photo)], "no points for"),
@@ -50,6 +51,7 @@ def test_calibration_by_hand(tmp_path, estimator, shot, capsys):
         ([str(photo), "10,10=0"], "a distance of 0 m"),
         ([str(tmp_path / "none.png"), "1,1=2"], "cannot be read as an image"),
         ([str(photo), "1,1=2", "--input-size", "100"], "not a multiple of 16"),
+        ([str(photo), *apart[:1], str(photo), *apart[1:]], "1 of 2 points agree: measure again"),
     ):
         assert calibrate([*wrong, *line]) == 2
         assert words in capsys.readouterr().err

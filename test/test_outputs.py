@@ -51,6 +51,7 @@ RGB = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
 
 
 def outputs(depth, side, device="cpu", camera=CAMERA, infinite=False, far=20.0, **settings):
+    """`far` is what +Inf in depth is beyond."""
     metres = torch.from_numpy(depth.astype(np.float32)).to(device)
     prediction = Prediction(metres, "metric", depth.shape, False)
     groups = OutputSettings(
@@ -59,7 +60,7 @@ def outputs(depth, side, device="cpu", camera=CAMERA, infinite=False, far=20.0, 
         infinite=infinite,
         far=far,
     )
-    return Outputs(Frame(RGB, camera), prediction, Refined(metres), side, groups, AdaptiveRange())
+    return Outputs(Frame(RGB, camera), prediction, Refined(metres, reach=far), side, groups, AdaptiveRange())
 
 
 def read(packed):
@@ -163,6 +164,36 @@ def test_a_scan_does_not_call_free_what_it_has_not_seen():
     near = outputs(depth, side, scan={"min_range": 2.5, "max_range": 8.0}).scan.ranges.numpy()
     middle = near[len(near) // 2 - 10 : len(near) // 2 + 10]
     assert np.isneginf(middle).all()  # the box at 2 m is nearer than the range begins: that is not free
+
+
+def test_a_wall_beyond_what_depth_can_say_is_not_free():
+    pose = mount(0.1, 0.0)
+    depth, _ = scene(pose)
+    ended = np.where(depth > 3.0, np.inf, depth)  # max_depth 3, a wall at 5 m, a scan of 10 m
+    ranges = outputs(ended, Side(mount=pose, scan=pose), far=3.0, scan={"max_range": 10.0}).scan.ranges.numpy()
+    assert not np.isposinf(ranges).any()
+    ranges = outputs(ended, Side(mount=pose, scan=pose), far=3.0, scan={"max_range": 2.9}).scan.ranges.numpy()
+    assert np.isposinf(ranges).mean() > 0.3
+
+
+@pytest.mark.parametrize("aside, ahead", [(0.0, 0.3), (0.6, 0.0), (-0.4, 0.2)])
+def test_what_the_camera_sees_near_is_in_the_scan_of_another_place(aside, ahead):
+    """A wall 0.7 m before a camera that is not where the scan is: no obstacle that was seen is left out."""
+    pose = Transform.from_rpy(ahead, aside, HEIGHT, 0, 0.1, 0) @ Transform.from_rpy(0, 0, 0, -np.pi / 2, 0, -np.pi / 2)
+    v, u = np.mgrid[0:240, 0:320]
+    rays = np.stack([(u - 155) / 200, (v - 118) / 205, np.ones_like(u)], -1) @ pose.rotation.T
+    depth = 0.7 / rays[..., 0]
+    points = pose.translation + depth[..., None] * rays
+    band = (points[..., 2] >= 0.1) & (points[..., 2] <= 1.0)
+    angles = np.arctan2(points[..., 1], points[..., 0])[band]
+    scan = outputs(depth, Side(mount=pose, scan=pose)).scan
+    ranges = scan.ranges.numpy()
+    hit = scan.angle_min + scan.increment * np.flatnonzero(np.isfinite(ranges))
+    assert abs(hit.min() - angles.min()) < 0.02 and abs(hit.max() - angles.max()) < 0.02
+    assert not np.isposinf(ranges).any()
+    far_away = Transform(np.eye(3), np.array([-20.0, 0.0, 0.0]))  # a scan frame from which nothing of this is within range
+    ranges = outputs(depth, Side(mount=pose, scan=far_away.inverse() @ pose)).scan.ranges.numpy()
+    assert np.isnan(ranges).all()
 
 
 def test_a_camera_on_its_side_scans_as_wide_as_it_sees():

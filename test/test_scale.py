@@ -326,3 +326,18 @@ def test_nothing_from_elsewhere_is_a_problem_in_words():
     inverse = np.linspace(1, 5, 240 * 320).reshape(240, 320)
     assert refine(Refiner(), inverse, "ground").scale.problem == "no transform"
     assert refine(Refiner(), inverse, "sparse", Side(sensor=Transform.identity())).scale.problem == "no points"
+
+
+def test_an_obstacle_that_fills_the_view_does_not_take_the_scale_of_the_ground():
+    """Driving at a wall until it hides the ground: held, and right."""
+    mount = Transform.from_rpy(0, 0, 0.5, 0, 0.1, 0) @ Transform.from_rpy(0, 0, 0, -np.pi / 2, 0, -np.pi / 2)
+    v, u = np.mgrid[0:240, 0:320]
+    rays = np.stack([(u - 155) / 300, (v - 125) / 310, np.ones_like(u)], -1) @ mount.rotation.T
+    refiner, stamp = Refiner(), SECOND
+    settings = RefineSettings(DepthSettings(0.1, 50.0), ScaleSettings("ground"))
+    for ahead in (2.0, 1.5, 1.2, 1.0, 0.8, 0.6, 0.4):
+        true = np.maximum(-rays[..., 2] / 0.5, rays[..., 0] / ahead)
+        stamp += SECOND // 5
+        refined = refiner.refine(Frame(RGB, CAMERA, None, stamp), said(1.25 / true, "metric"), settings, Side(mount=mount))
+        assert refined.metres is not None, (ahead, refined.scale.problem)
+        assert abs(np.median(refined.metres.numpy() * true) - 1) < 0.02

@@ -9,7 +9,7 @@ from .filters import MEDIANS, smooth
 from .grid import grid_rays, sample_grid
 from .ground import ground_inverse_depth, ground_plane, heights
 from .rectify import ROTATIONS, Rectification, ideal_camera, rotate
-from .scale import SOURCES, Fit, FitError, Scale, ScaleEstimator, ScaleSettings, fit_inverse_depth
+from .scale import SOURCES, Fit, FitError, Scale, ScaleEstimator, ScaleSettings, check_fit, fit_inverse_depth
 from .scan import Scan, ScanSettings, scan_of
 from .stabilizer import Stabilizer, StabilizerSettings
 from .transforms import Transform, TransformError, TransformTree
@@ -40,6 +40,7 @@ __all__ = [
     "TransformTree",
     "UncalibratedError",
     "between_surfaces",
+    "check_fit",
     "colorize",
     "enlarge",
     "fit_inverse_depth",

@@ -21,6 +21,7 @@ _TRIALS = 300  # pairs of points that propose a fit: enough for 2 good ones of 1
 _NOISE = 0.02  # of a fit: relative differences below are never outliers
 _WIDEST = 0.15  # and above always are
 _RANGE = 2.0  # times from the nearest to the farthest points, without which a shift is a guess everywhere else
+_UNLIKE = 0.3  # of the ground's variance over the points that agree: what they may leave unexplained
 _FEW = 20  # points, of which the very nearest and farthest count; of more, the 5th and 95th percentile
 _SAME_FOCAL = 0.02
 _VETO = 8  # points that are enough to see that a held scale is wrong
@@ -51,7 +52,7 @@ class ScaleSettings:
     focal: float = 0.0
     camera_height: float = 0.0
     min_points: int = 30
-    max_residual: float = 0.15
+    max_residual: float = 0.08
     smoothing: float = 0.5
     hold: float = 3.0
     training_focal: float = 0.0
@@ -126,8 +127,22 @@ def fit_inverse_depth(inverse: np.ndarray, truth: np.ndarray, shift: bool, floor
     close = difference <= spread
     if a <= 0 or not math.isfinite(a + b) or not close.any():
         raise FitError("the points contradict the network: what is near for them is far for it")
+    if floor:  # a wall at one distance agrees with the ground somewhere, but not with how the ground recedes
+        wanted = np.log(truth[close])
+        rest = np.log(np.maximum(a * inverse[close] + b, 1e-9)) - wanted
+        if rest.var() > _UNLIKE * wanted.var():
+            raise FitError("what is seen does not recede as the ground does")
     inliers = round(float(close.mean()) * total)
     return Fit(float(a), float(b), total, inliers, float(np.median(difference[close])))
+
+
+def check_fit(fit: Fit, settings: ScaleSettings) -> None:
+    """Raise FitError unless enough points agree, and closely enough."""
+    share = _MIN_SHARE[settings.source]
+    if fit.inliers < max(settings.min_points, share * fit.points):
+        raise FitError(f"{fit.inliers} of {fit.points} points agree, expected {share:.0%} and {settings.min_points} at least")
+    if fit.residual > settings.max_residual:
+        raise FitError(f"the points are off by {fit.residual:.0%}, expected {settings.max_residual:.0%} at most")
 
 
 def _propose(inverse: np.ndarray, truth: np.ndarray, shift: bool, floor: bool) -> tuple[float, float]:
@@ -143,7 +158,7 @@ def _propose(inverse: np.ndarray, truth: np.ndarray, shift: bool, floor: bool) -
         run = inverse[second] - inverse[first]
         with np.errstate(divide="ignore", invalid="ignore"):
             a = (truth[second] - truth[first]) / run
-        b = truth[first] - a * inverse[first]
+            b = truth[first] - a * inverse[first]
         sound = np.isfinite(a) & (a > 0)
         if not sound.any():
             raise FitError("the points contradict the network: what is near for them is far for it")
@@ -268,20 +283,17 @@ class ScaleEstimator:
         if len(truth) < settings.min_points:
             raise FitError(f"{len(truth)} points in view, expected {settings.min_points} at least")
         fit = fit_inverse_depth(inverse, truth, shift, floor=settings.source == "ground")
-        share = _MIN_SHARE[settings.source]
-        if fit.inliers < max(settings.min_points, share * fit.points):
-            raise FitError(
-                f"{fit.inliers} of {fit.points} points agree, expected {share:.0%} and {settings.min_points} at least"
-            )
-        if fit.residual > settings.max_residual:
-            raise FitError(f"the points are off by {fit.residual:.0%}, expected {settings.max_residual:.0%} at most")
+        check_fit(fit, settings)
         return fit
 
     def _contradicted(self, inverse: np.ndarray, truth: np.ndarray) -> bool:
         """Whether points that are too few, or too alike, for a fit are enough to see that the held one is wrong."""
         if len(truth) < _VETO:
             return False
-        return float(np.median(np.abs(self._a * inverse + self._b - truth) / truth)) > 2 * self.settings.max_residual
+        off = (self._a * inverse + self._b - truth) / truth
+        if self.settings.source == "ground":  # an obstacle before the ground contradicts nothing, a point below it does
+            off = np.minimum(off, 0)
+        return float(np.median(np.abs(off))) > 2 * self.settings.max_residual
 
     def _accept(self, fit: Fit, pairs: tuple[np.ndarray, np.ndarray], stamp_ns: int) -> None:
         """Follow the fit; at once where a network has taken another scale, which no average of old and new is true of."""

@@ -12,6 +12,8 @@ from .transforms import Transform
 
 _MOST = 0.5  # of the rays that would see an obstacle at the end of the range: so many have to see farther for it to be free
 
+_NEAR = (0.3, 0.6, 1.0, 2.0)  # metres from the camera at which its field of view is looked at from the scan's frame
+
 
 @dataclass(frozen=True)
 class ScanSettings:
@@ -44,7 +46,9 @@ class Scan:
     increment: float
 
 
-def scan_of(depth: torch.Tensor, rays: torch.Tensor, level: Transform, mount: Transform, settings: ScanSettings) -> Scan:
+def scan_of(
+    depth: torch.Tensor, rays: torch.Tensor, level: Transform, mount: Transform, settings: ScanSettings, reach: float = math.inf
+) -> Scan:
     """The scan of one frame.
 
     A direction is free only if most of the rays that cross the band of heights at the end of the range were seen to go beyond
@@ -55,40 +59,46 @@ def scan_of(depth: torch.Tensor, rays: torch.Tensor, level: Transform, mount: Tr
         rays: (2, H, W) of the same camera.
         level: (base frame <- optical frame), for heights.
         mount: (scan frame <- optical frame).
+        reach: metres, what +Inf in depth is beyond.
     """
-    (x, y), (start_x, start_y) = (_along(rays, mount, row) for row in (0, 1)), mount.translation[:2]
+    (x, y), (start_x, start_y) = (_along(rays, mount, row) for row in (0, 1)), (float(v) for v in mount.translation[:2])
     rise, start_height = _along(rays, level, 2), float(level.translation[2])
-    direction, forward = torch.atan2(y, x), math.atan2(mount.rotation[1, 2], mount.rotation[0, 2])
-    increment = math.radians(settings.increment_deg)
-    off = torch.remainder(direction - forward + math.pi, 2 * math.pi) - math.pi
-    off = off[torch.isfinite(off)]
-    if not len(off):
-        return Scan(torch.full((1,), torch.nan, device=depth.device), 0.0, increment)
-    first = math.ceil((forward + float(off.min())) / increment)
-    count = max(1, math.floor((forward + float(off.max())) / increment) - first + 1)
-
-    def beams(angle: torch.Tensor) -> torch.Tensor:
-        """Index of each direction's beam; `count` for none."""
-        turn = torch.remainder(angle - forward + math.pi, 2 * math.pi) - math.pi
-        index = ((forward + turn) / increment).round() - first
-        return torch.where((index >= 0) & (index < count), index, count).nan_to_num(count).long()
-
     # Rays at the end of the range: |start + t * direction| = max_range, solved for t, which is depth along the ray.
     squared, along = x * x + y * y, start_x * x + start_y * y
-    end = (along.square() - squared * (start_x**2 + start_y**2 - settings.max_range**2)).clamp_min(0).sqrt()
-    end = (end - along) / squared
+    inside = along.square() - squared * (start_x**2 + start_y**2 - settings.max_range**2)
+    end = (inside.clamp_min(0).sqrt() - along) / squared
+    end = torch.where((inside > 0) & (end > 0), end, torch.nan)
+
+    def angle(t: torch.Tensor) -> torch.Tensor:
+        """Of points at depth t along their rays, about the camera's forward direction, in half a turn to both sides."""
+        off = torch.atan2(start_y + t * y, start_x + t * x) - forward
+        return torch.remainder(off + math.pi, 2 * math.pi) - math.pi
+
+    forward, increment = math.atan2(mount.rotation[1, 2], mount.rotation[0, 2]), math.radians(settings.increment_deg)
+    # The same beams in every frame: all that a ray points at, at the end of its range or near the camera.
+    seen = torch.cat([angle(t).flatten() for t in (end, *(near / squared.sqrt() for near in _NEAR))])
+    seen = seen[torch.isfinite(seen)]
+    if not len(seen):
+        return Scan(torch.full((1,), torch.nan, device=depth.device), 0.0, increment)
+    first, last = (math.floor((forward + float(side)) / increment + 0.5) for side in (seen.min(), seen.max()))
+    count = min(last - first + 1, math.floor(2 * math.pi / increment))
+
+    def beams(t: torch.Tensor) -> torch.Tensor:
+        """Index of the beam that a point is in; `count` for none."""
+        index = ((forward + angle(t)) / increment).round() - first
+        return torch.where((index >= 0) & (index < count), index, count).nan_to_num(count).long()
+
     height = start_height + end * rise
     watching = (height >= settings.min_height) & (height <= settings.max_height)
-    rays_beam = beams(direction)
-    watched = torch.zeros(count + 1, device=depth.device).index_add_(0, rays_beam.flatten(), watching.flatten().float())
-    beyond = watching & (depth >= end)
-    free = torch.zeros(count + 1, device=depth.device).index_add_(0, rays_beam.flatten(), beyond.flatten().float())
-
-    there_x, there_y, height = start_x + depth * x, start_y + depth * y, start_height + depth * rise
-    distance = torch.hypot(there_x, there_y)
+    beyond = watching & (depth >= end) & (torch.isfinite(depth) | (end <= reach))
+    watched, free = (
+        torch.zeros(count + 1, device=depth.device).index_add_(0, beams(end).flatten(), mask.flatten().float())
+        for mask in (watching, beyond)
+    )
+    height, distance = start_height + depth * rise, torch.hypot(start_x + depth * x, start_y + depth * y)
     obstacle = (height >= settings.min_height) & (height <= settings.max_height) & (distance <= settings.max_range)
     nearest = torch.full((count + 1,), torch.inf, device=depth.device)
-    nearest.scatter_reduce_(0, beams(torch.atan2(there_y, there_x))[obstacle], distance[obstacle].float(), "amin")
+    nearest.scatter_reduce_(0, beams(depth)[obstacle], distance[obstacle].float(), "amin")
     ranges = torch.where((watched > 0) & (free >= _MOST * watched), torch.inf, torch.nan)
     ranges = torch.where(torch.isfinite(nearest), nearest, ranges)
     ranges = torch.where(nearest < settings.min_range, -torch.inf, ranges)

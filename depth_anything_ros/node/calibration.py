@@ -13,7 +13,7 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from ..calibrate import calibration_text, write_calibration
-from ..geometry import FitError, fit_inverse_depth
+from ..geometry import FitError, check_fit, fit_inverse_depth
 from ..models import METRIC
 from .parameters import Settings
 from .stream import CameraStream
@@ -66,14 +66,13 @@ class CalibrationService:
         finally:
             stream.gathered = None
         if not gathered:
-            scale = stream.refined.scale
-            raise FitError(f"nothing to compare in {_SECONDS:g} s: {scale.problem if scale and scale.problem else 'no images'}")
+            now = stream.refined.scale
+            raise FitError(f"nothing to compare in {_SECONDS:g} s: {now.problem if now and now.problem else 'no images'}")
         networks, kinds, focals, inverse, truth = zip(*gathered)
         if len(set(networks)) > 1 or max(focals) - min(focals) > 1e-3:
             raise FitError("the network or the camera was changed meanwhile")
         fit = fit_inverse_depth(np.concatenate(inverse), np.concatenate(truth), kinds[0] != METRIC, scale.source == "ground")
-        if fit.inliers < scale.min_points or fit.residual > scale.max_residual:
-            raise FitError(f"{fit.inliers} of {fit.points} points agree, and are off by {fit.residual:.0%}")
+        check_fit(fit, settings.refine.scale)
         said = f"From {len(gathered)} frames and {'the ground' if scale.source == 'ground' else settings.scale_topic}"
         path = write_calibration(settings.calibration_file, calibration_text(fit, networks[0], focals[0], said))
         return f"1 / z = {fit.a:.6g} * inverse + {fit.b:.6g}, {fit.inliers} of {fit.points} points, written to {path}"

@@ -71,7 +71,7 @@ TABLE = (
     Parameter("scale.camera_height", 0.0, "ground: metres above the ground. 0: as the transform to base_frame says",
               limits=(0.0, 100.0)),
     Parameter("scale.min_points", 30, "sparse, ground: fewer points in view are no fit", limits=(2, 100000)),
-    Parameter("scale.max_residual", 0.15, "sparse, ground: a fit whose points are off by a larger share (median) is refused",
+    Parameter("scale.max_residual", 0.08, "sparse, ground: a fit whose points are off by a larger share (median) is refused",
               limits=(0.001, 1.0)),
     Parameter("scale.smoothing", 0.5, "sparse, ground: seconds over which the scale follows new fits", limits=(0.0, 60.0)),
     Parameter("scale.hold", 3.0, "sparse, ground: seconds without a good fit, after which there are no metres",

@@ -56,7 +56,7 @@ class Transforms:
     def __init__(self, node: Node, fixed: TransformTree):
         self._node, self._fixed = node, fixed
         self._wanted = self._again = False
-        self._latest = 0  # stamp that was asked for, nanoseconds
+        self._latest: dict[str, int] = {}  # source frame -> stamp that was asked for, nanoseconds
         self._buffer = self._listener = None
 
     def refresh(self) -> None:
@@ -90,8 +90,8 @@ class Transforms:
             raise TransformError(f"{problem}; tf2_ros is not installed: set the parameter transforms")
         self._wanted, buffer = True, self._buffer
         # A buffer keeps the end of a bag that begins anew, and takes its beginning for too old.
-        self._again |= stamp_ns < self._latest - _JUMP_NS
-        self._latest = stamp_ns
+        self._again |= stamp_ns < self._latest.get(source, stamp_ns) - _JUMP_NS
+        self._latest[source] = stamp_ns
         if buffer is None or self._again:
             raise TransformError(f"no transform from '{source}' to '{target}' yet: tf is being asked")
         try:
