@@ -111,7 +111,7 @@ class Publications:
 
         Returns:
             What this frame lacks -> the topics that somebody listens to and that could not be served for want of it. Not of
-            metres: that is not this frame's fault.
+            metres: that is not this frame's fault. The most serious lack comes last, so that it is the last word.
         """
         have = outputs.has | (set() if info is None or any(info.d) else {"view"})
         unserved: dict[str, set[str]] = defaultdict(set)
@@ -124,7 +124,7 @@ class Publications:
                 self._publishers[topic].publish(make(header, outputs, info))
             elif lacks <= set(_EXPLAINED):
                 unserved[min(lacks, key=_EXPLAINED.index)].add(topic)
-        return unserved
+        return dict(sorted(unserved.items(), key=lambda item: -_EXPLAINED.index(item[0])))
 
     def close(self) -> None:
         """Destroy the publishers."""
