@@ -11,9 +11,9 @@ from depth_anything_ros.node.depth_node import main
 fast = DepthEstimator.predict_batch
 
 
-def slow(self, images):
+def slow(self, *arguments):
     end = time.monotonic() + float(os.environ["SLOW_NETWORK_SECONDS"])
-    predictions = fast(self, images)
+    predictions = fast(self, *arguments)
     time.sleep(max(0.0, end - time.monotonic()))
     return predictions
 
