@@ -19,6 +19,9 @@ ROS_WHEELS = [  # ROS 2 Kilted from PyPI, for machines without a ROS distro
     "ros-lifecycle-msgs",
 ]
 
+OPENVINO = ["openvino>=2024.4"]  # several times as fast on a CPU
+ONNX = ["onnxruntime>=1.18", "onnx>=1.16", "onnxscript>=0.5"]
+
 setup(
     name=NAME,
     version=VERSION,
@@ -52,12 +55,16 @@ setup(
     ],
     extras_require={
         "ros": ROS_WHEELS,
+        "openvino": OPENVINO,
+        "onnx": ONNX,
         "test": [
             "pytest<8.4",
             "pytest-xdist",
             "transformers>=4.45",
             "rosbags",
             "ruff",
+            *OPENVINO,
+            *ONNX,
         ],  # launch_testing's plugin breaks newer pytest
     },
     entry_points={
@@ -66,6 +73,7 @@ setup(
             f"camera_player = {NAME}.node.camera_player:main",
             f"depth_image = {NAME}.depth_image:main",
             f"calibrate = {NAME}.calibrate:main",
+            f"depth_export = {NAME}.depth_export:main",
         ]
     },
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .command_line import add_network_options, chosen_estimator
 from .geometry import Camera, Fit, FitError, fit_inverse_depth, sample_grid
 from .inference import DepthEstimator, ImageError, InferenceError
 from .models import METRIC, MODELS, ModelError
@@ -62,28 +63,16 @@ def main(args: list[str] | None = None) -> int:
     )
     parser.add_argument("measured", nargs="+", help="photo.jpg u,v=metres [u,v=metres ...] [photo2.jpg ...]")
     parser.add_argument("--output", default="depth_scale.yaml", help="default: %(default)s")
-    parser.add_argument("--model", default="v2", choices=MODELS)
-    parser.add_argument("--encoder", default="")
-    parser.add_argument("--checkpoint", default="")
-    parser.add_argument("--input-size", type=int, default=0)
-    parser.add_argument("--device", default="auto")
+    add_network_options(parser, "v2")
     parser.add_argument(
         "--fov-deg", type=float, default=0.0, help="the camera's horizontal field of view; binds the result to it"
     )
-    parser.add_argument("--allow-noncommercial", action="store_true")
     options = parser.parse_args(args)
     if not 0 <= options.fov_deg <= 170:
         parser.error(f"--fov-deg {options.fov_deg:g} is not between 0 (unknown) and 170")
     try:
         photos = _measured(options.measured)
-        estimator = DepthEstimator.create(
-            options.model,
-            options.encoder,
-            options.checkpoint,
-            options.input_size,
-            options.device,
-            allow_noncommercial=options.allow_noncommercial,
-        )
+        estimator = chosen_estimator(options)
         inverse, truth, focal = _pairs(photos, estimator, options.fov_deg)
         relative = MODELS[options.model].kind != METRIC
         fit = fit_inverse_depth(inverse, truth, shift=relative)

@@ -10,9 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .command_line import add_network_options, chosen_estimator
 from .geometry import COLORMAPS, AdaptiveRange
 from .inference import DepthEstimator, ImageError, InferenceError
-from .models import METRIC, MODELS, ModelError, lookup
+from .models import METRIC, ModelError, lookup
 from .outputs import ColorSettings, Outputs, OutputSettings
 from .pipeline import DepthSettings, Frame, Refiner, RefineSettings, Side
 
@@ -24,27 +25,11 @@ def main(args: list[str] | None = None) -> int:
     )
     parser.add_argument("images", nargs="+", type=Path, help="photos")
     parser.add_argument("--output", type=Path, help="folder for the results (default: beside each photo)")
-    parser.add_argument("--model", default="v2_metric_indoor", choices=MODELS, help="network (default: %(default)s)")
-    parser.add_argument("--encoder", default="", help="vits, vitb, vitl, ... (default: the model's smallest)")
-    parser.add_argument("--checkpoint", default="", help="file with weights (default: the published one, downloaded once)")
-    parser.add_argument(
-        "--input-size", type=int, default=0, help="short side in pixels, multiple of 14 (default: the model's own)"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
-    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16, fp16")
+    add_network_options(parser, "v2_metric_indoor")
     parser.add_argument("--colormap", default="turbo", choices=COLORMAPS)
-    parser.add_argument("--allow-noncommercial", action="store_true", help="accept weights that forbid commercial use")
     options = parser.parse_args(args)
     try:
-        estimator = DepthEstimator.create(
-            options.model,
-            options.encoder,
-            options.checkpoint,
-            options.input_size,
-            options.device,
-            options.precision,
-            options.allow_noncommercial,
-        )
+        estimator = chosen_estimator(options)
     except (ModelError, ValueError) as error:
         print(f"depth_image: {error}", file=sys.stderr)
         return 2

@@ -58,7 +58,8 @@ class DepthProcess:
     def __init__(self, folder: Path, *arguments: str, command=("-m", "depth_anything_ros.node.depth_node"), **parameters):
         self.log_file = folder / "node.log"
         line = [sys.executable, *command, "--ros-args"]
-        for name, value in parameters.items():
+        # torch starts at once; another backend compiles for seconds, which test_backends.py looks at.
+        for name, value in ({"backend": "torch"} | parameters).items():
             text = str(value).lower() if isinstance(value, bool) else str(value) or '""'
             line += ["-p", f"{name.replace('__', '.')}:={text}"]
         with self.log_file.open("w") as log:

@@ -19,7 +19,7 @@ RGB = picture()
 
 @pytest.fixture(scope="module")
 def estimator():
-    return DepthEstimator.create("demo", device="cpu")
+    return DepthEstimator.create("demo", device="cpu", backend="torch")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_calibration_by_hand(tmp_path, estimator, shot, capsys):
     points = [(60, 200), (160, 220), (250, 180), (160, 120), (100, 150)]
     words = [f"{u},{v}={1.25 * depth[v, u]:.4f}" for u, v in points]
     words[3] = "160,120=9.9"  # one was misread
-    line = ["--model", "demo", "--device", "cpu", "--output", str(output), "--fov-deg", "60"]
+    line = ["--backend", "torch", "--model", "demo", "--device", "cpu", "--output", str(output), "--fov-deg", "60"]
     assert calibrate([str(photo), *words, *line]) == 0
     said = yaml.safe_load(output.read_text())["/**"]["ros__parameters"]["scale"]
     assert said["source"] == "fixed" and said["network"] == "demo/tiny/192" and said["b"] == 0

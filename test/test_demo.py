@@ -19,11 +19,11 @@ HELD_OUT = 10_000_000
 def test_depth_image_writes_a_picture_and_an_array(tmp_path, capsys):
     photo = tmp_path / "photo.jpg"
     cv2.imwrite(str(photo), photographed_scene(HELD_OUT, None, 320, 240).rgb[..., ::-1])
-    assert depth_image.main([str(photo), "--model", "demo", "--output", str(tmp_path / "out")]) == 0
+    assert depth_image.main([str(photo), "--model", "demo", "--backend", "torch", "--output", str(tmp_path / "out")]) == 0
     assert np.load(tmp_path / "out" / "photo_depth.npy").shape == (240, 320)
     assert cv2.imread(str(tmp_path / "out" / "photo_depth.png")).shape == (240, 320, 3)
     assert " m -> " in capsys.readouterr().out
-    assert depth_image.main([str(tmp_path / "none.jpg"), "--model", "demo"]) == 1
+    assert depth_image.main([str(tmp_path / "none.jpg"), "--model", "demo", "--backend", "torch"]) == 1
     assert "cannot be read as an image" in capsys.readouterr().err
     assert depth_image.main([str(photo), "--model", "v2", "--checkpoint", "/none.pth"]) == 2
     assert "does not exist" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from published import random_state_dict
 
 from depth_anything_ros.inference import DepthEstimator, ImageError, InferenceError, network_size, preprocess
+from depth_anything_ros.inference.preprocessing import resize_on_device
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +47,13 @@ def test_pixels_are_those_of_a_plain_opencv_computation(width, height):
     size = network_size(width, height, 518, 14)
     plain = cv2.resize(rgb / 255.0, size, interpolation=cv2.INTER_CUBIC)  # float64, as the reference does it
     plain = (plain - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    ours = preprocess(rgb, size)
-    assert ours.dtype == np.float32 and ours.flags.c_contiguous
-    np.testing.assert_allclose(ours, plain.transpose(2, 0, 1), atol=1e-6)
+    ours = preprocess([rgb], size, torch.device("cpu"))
+    assert ours.dtype == torch.float32 and ours.is_contiguous() and ours.shape == (1, 3, size[1], size[0])
+    np.testing.assert_allclose(ours[0].numpy(), plain.transpose(2, 0, 1), atol=5e-4)  # 0.03 grey levels
+    elsewhere = resize_on_device(torch.from_numpy(rgb).permute(2, 0, 1), size)
+    np.testing.assert_allclose(
+        elsewhere.numpy() / 255, cv2.resize(rgb / 255.0, size, interpolation=cv2.INTER_CUBIC).transpose(2, 0, 1), atol=2e-4
+    )
 
 
 @pytest.mark.parametrize("width, height", [(0, 480), (640, 0), (5000, 10), (10, 5000)])
@@ -60,12 +65,12 @@ def test_impossible_images_are_refused(width, height):
 @pytest.mark.parametrize("model, align_corners", [("v1", False), ("v2", True)])
 def test_prediction_is_the_network_and_the_references_way_back(checkpoint, model, align_corners):
     """V2's infer_image enlarges with align_corners=True, V1's run.py with False."""
-    estimator = DepthEstimator.create(model, "vits", str(checkpoint), input_size=112, device="cpu", precision="fp32")
+    estimator = DepthEstimator.create(model, "vits", str(checkpoint), input_size=112, device="cpu", backend="torch")
     rgb = picture(160, 120)
     prediction = estimator.predict(rgb)
     size = network_size(160, 120, 112, 14)
     with torch.inference_mode():
-        direct = estimator.network(torch.from_numpy(preprocess(rgb, size))[None])
+        direct = estimator.network(preprocess([rgb], size, torch.device("cpu")))
     assert prediction.kind == "relative"
     assert prediction.values.dtype == np.float32 and prediction.values.shape == (size[1], size[0])
     np.testing.assert_allclose(prediction.values, direct[0].numpy(), atol=1e-6)
@@ -75,26 +80,21 @@ def test_prediction_is_the_network_and_the_references_way_back(checkpoint, model
 
 
 def test_metric_prediction_says_so_and_stays_below_its_maximum(checkpoint):
-    estimator = DepthEstimator.create("v2_metric_indoor", "vits", str(checkpoint), input_size=112, device="cpu")
+    estimator = DepthEstimator.create(
+        "v2_metric_indoor", "vits", str(checkpoint), input_size=112, device="cpu", backend="torch"
+    )
     prediction = estimator.predict(picture(160, 120))
     assert prediction.kind == "metric"
     assert prediction.values.min() > 0 and prediction.values.max() < 20
 
 
 def test_a_batch_equals_its_images_one_by_one(checkpoint):
-    estimator = DepthEstimator.create("v2", "vits", str(checkpoint), input_size=112, device="cpu")
+    estimator = DepthEstimator.create("v2", "vits", str(checkpoint), input_size=112, device="cpu", backend="torch")
     images = [picture(160, 120, seed) for seed in range(3)]
     for rgb, prediction in zip(images, estimator.predict_batch(images)):
         np.testing.assert_allclose(prediction.values, estimator.predict(rgb).values, atol=1e-4)
     with pytest.raises(ImageError, match="one network_size"):
         estimator.predict_batch([images[0], picture(120, 160)])
-
-
-def test_bf16_encoder_stays_near_fp32(checkpoint):
-    rgb = picture(160, 120)
-    fp32 = DepthEstimator.create("v2", "vits", str(checkpoint), 112, "cpu", "fp32").predict(rgb).values
-    bf16 = DepthEstimator.create("v2", "vits", str(checkpoint), 112, "cpu", "bf16").predict(rgb).values
-    assert 0 < np.abs(bf16 - fp32).max() < 0.1 * (fp32.max() - fp32.min())
 
 
 @pytest.mark.parametrize("bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)])
@@ -121,7 +121,7 @@ def test_a_network_that_gives_nan_is_an_error_not_a_depth(tmp_path):
     state = random_state_dict("vits")
     state["depth_head.scratch.output_conv2.2.bias"][:] = float("nan")
     torch.save(state, tmp_path / "file.pth")
-    estimator = DepthEstimator.create("v2", "vits", str(tmp_path / "file.pth"), 112, "cpu")
+    estimator = DepthEstimator.create("v2", "vits", str(tmp_path / "file.pth"), 112, "cpu", backend="torch")
     with pytest.raises(InferenceError, match="NaN or Inf"):
         estimator.predict(picture(160, 120))
 
@@ -153,6 +153,6 @@ def test_published_corner_values():
     assert found, f"no published file in {folder}"
     for (model, encoder, file), row in found.items():
         estimator = DepthEstimator.create(
-            model, encoder, str(Path(folder) / file), device="cpu", precision="fp32", allow_noncommercial=True
+            model, encoder, str(Path(folder) / file), device="cpu", precision="fp32", allow_noncommercial=True, backend="torch"
         )
         np.testing.assert_allclose(estimator.predict(rgb).values[0, :3], row, rtol=0.02)

@@ -201,7 +201,7 @@ def test_a_bond_breaks_when_depth_ends(tmp_path, end):
 
 def test_cleanup_lets_go_of_the_network_and_of_its_memory():
     slot = NetworkSlot(lambda line: None)
-    settings = SimpleNamespace(network=NetworkSettings("demo", "tiny", 96, "", "auto", "auto"))
+    settings = SimpleNamespace(network=NetworkSettings("demo", "tiny", 96, "", "auto", "auto", "torch", 0))
     slot.request(settings)
     while not slot.running:
         assert not slot.error

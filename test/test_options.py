@@ -15,7 +15,7 @@ from depth_anything_ros.pipeline import DepthSettings, Frame, Refiner, RefineSet
 
 @pytest.fixture(scope="module")
 def estimator():
-    return DepthEstimator.create("demo", device="cpu")
+    return DepthEstimator.create("demo", device="cpu", backend="torch")
 
 
 @pytest.fixture(scope="module")

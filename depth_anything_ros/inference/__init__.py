@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Running a depth network on images. No ROS."""
 
+from .backends import BACKENDS, PRECISIONS, candidates
 from .estimator import DepthEstimator, InferenceError, release_memory
 from .prediction import Prediction
 from .preprocessing import ImageError, network_size, normalize_exposure, preprocess
 
 __all__ = [
+    "BACKENDS",
+    "PRECISIONS",
     "DepthEstimator",
     "ImageError",
     "InferenceError",
     "Prediction",
+    "candidates",
     "network_size",
     "normalize_exposure",
     "preprocess",

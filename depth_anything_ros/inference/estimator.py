@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,10 +13,10 @@ import numpy as np
 import torch
 
 from ..models import DepthNetwork, create_model, default_encoder, lookup
+from .backends import candidates
+from .executor import Executor
 from .prediction import Prediction
 from .preprocessing import ImageError, check_input_size, network_size, preprocess
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class InferenceError(RuntimeError):
@@ -31,18 +32,18 @@ class DepthEstimator:
         prediction.at_image_size()                 # (H, W) float32; prediction.kind says what of
 
     Attributes:
+        executor: the network, and the backend that executes it.
         model, encoder: names in the zoo.
         input_size: the short side that images are resized to, pixels.
+        max_tokens: see `network_size`.
         weights: name of the checkpoint's file, if it is not the published one.
-        device, precision: where and how the encoder runs; the head always runs in float32.
     """
 
-    network: DepthNetwork
+    executor: Executor
     model: str
     encoder: str
     input_size: int
-    device: torch.device
-    precision: str
+    max_tokens: int = 0
     weights: str = ""
 
     @classmethod
@@ -55,6 +56,9 @@ class DepthEstimator:
         device: str = "auto",
         precision: str = "auto",
         allow_noncommercial: bool = False,
+        backend: str = "auto",
+        max_tokens: int = 0,
+        log: Callable[[str], None] = lambda line: None,
     ) -> DepthEstimator:
         """Load a model onto a device.
 
@@ -62,41 +66,75 @@ class DepthEstimator:
             model, encoder, checkpoint, allow_noncommercial: see `models.create_model`.
             input_size: short side in pixels, a multiple of the patch; 0 = the model's own.
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-            precision: "auto", "fp32", "bf16" or "fp16" for the encoder.
+            precision, backend: see `backends.candidates`.
+            max_tokens: see `network_size`.
+            log: told in a line of each backend that is refused.
 
         Raises:
             ModelError: the model or its checkpoint cannot be used.
-            ValueError: a device, precision or input size that does not exist here.
+            ValueError: a device, precision, backend or input size that does not exist here.
         """
         encoder = encoder or default_encoder(model)
         row, encoder_row = lookup(model, encoder)
         input_size = input_size or row.input_size
         check_input_size(input_size, encoder_row.patch)
         target = choose_device(device)
-        precision = choose_precision(precision, target)
-        network = create_model(model, encoder, checkpoint, allow_noncommercial).to(target)
+        choices = candidates(backend, precision, target)
+        network = create_model(model, encoder, checkpoint, allow_noncommercial)
         published = row.weights[encoder].file.rsplit("/", 1)[-1] if encoder in row.weights else ""
         weights = "" if not checkpoint or Path(checkpoint).name == published else Path(checkpoint).name
-        return cls(network, model, encoder, input_size, target, precision, weights)
+        return cls(Executor(network, target, choices, log), model, encoder, input_size, max_tokens, weights)
 
-    def with_input_size(self, input_size: int) -> DepthEstimator:
+    @property
+    def network(self) -> DepthNetwork:
+        """The network in float32, on the CPU."""
+        return self.executor.network
+
+    @property
+    def device(self) -> torch.device:
+        """Where images go, and predictions are."""
+        return self.executor.device
+
+    @property
+    def name(self) -> str:
+        """What a scale belongs to: `Prediction.network` of images that `max_tokens` does not concern."""
+        return self._name(self.input_size)
+
+    def with_input_size(self, input_size: int, max_tokens: int | None = None) -> DepthEstimator:
         """The same network at another input size (0 = the model's own); nothing is loaded again."""
         input_size = input_size or lookup(self.model, self.encoder)[0].input_size
         check_input_size(input_size, self.network.patch)
-        return replace(self, input_size=input_size)
+        return replace(self, input_size=input_size, max_tokens=self.max_tokens if max_tokens is None else max_tokens)
 
     def network_size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of the network's input for an image of this size."""
-        return network_size(width, height, self.input_size, self.network.patch)
+        return network_size(width, height, self.input_size, self.network.patch, self.max_tokens)
+
+    def prepare(self, width: int, height: int) -> None:
+        """Do now what the first image of this size would have to wait for.
+
+        Raises:
+            ImageError: an impossible size.
+            InferenceError: the device failed.
+        """
+        with self._device_errors():
+            self.executor.prepare(self.network_size(width, height))
+
+    def begin(self, width: int, height: int) -> bool:
+        """Whether an image of this size can be predicted at once; if not, `prepare` is under way in the background.
+
+        Raises:
+            ImageError: an impossible size.
+        """
+        return self.executor.begin(self.network_size(width, height))
 
     def predict(self, rgb: np.ndarray) -> Prediction:
         """The prediction for one image, (H, W, 3) uint8 RGB."""
         return self.predict_batch([rgb])[0]
 
-    @property
-    def name(self) -> str:
+    def _name(self, short_side: int) -> str:
         """ "model/encoder/input size", and the file of weights that are not the published ones: what a scale belongs to."""
-        return f"{self.model}/{self.encoder}/{self.input_size}" + (f"/{self.weights}" if self.weights else "")
+        return f"{self.model}/{self.encoder}/{short_side}" + (f"/{self.weights}" if self.weights else "")
 
     def predict_batch(self, images: Sequence[np.ndarray], confidence: bool = False) -> list[Prediction]:
         """Predictions for several images, in one pass through the network.
@@ -117,29 +155,33 @@ class DepthEstimator:
         if len(sizes) != 1:
             raise ImageError(f"a batch takes images of one network_size, got {', '.join(map(str, sorted(sizes)))}")
         size = sizes.pop()
-        batch = torch.from_numpy(np.stack([preprocess(rgb, size) for rgb in images]))
-        if confidence:
-            batch = torch.cat([batch, batch.flip(-1)])
-        dtype = PRECISIONS[self.precision]
-        try:
-            with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-                values = self.network(batch.to(self.device)).float()
+        with self._device_errors(), torch.inference_mode():
+            batch = preprocess(images, size, self.device)
+            if confidence:
+                batch = torch.cat([batch, batch.flip(-1)])
+            values = self.executor.run(batch)
             finite = bool(torch.isfinite(values).all())
-        except RuntimeError as error:  # out of memory, a lost device: torch has no common kind for them
-            raise InferenceError(
-                f"{self.model}/{self.encoder} failed on {self.device}: {str(error).splitlines()[0]}"
-            ) from error
         if not finite:
-            raise InferenceError(f"{self.model}/{self.encoder} gave NaN or Inf in {self.precision}; try precision fp32 or bf16")
+            how = f"{self.executor.backend.name} {self.executor.backend.precision}"
+            raise InferenceError(f"{self.model}/{self.encoder} gave NaN or Inf ({how}); try precision fp32 or bf16")
         row = lookup(self.model, self.encoder)[0]
         agreed = [None] * len(images)
         if confidence:
             values, mirrored = values[: len(images)], values[len(images) :].flip(-1)
             agreed = (torch.minimum(values, mirrored) + 1e-6) / (torch.maximum(values, mirrored) + 1e-6)
+        name = self._name(min(size))
         return [
-            Prediction(grid, row.kind, rgb.shape[:2], row.align_corners, self.name, row.max_depth, agree)
+            Prediction(grid, row.kind, rgb.shape[:2], row.align_corners, name, row.max_depth, agree)
             for grid, rgb, agree in zip(values, images, agreed)
         ]
+
+    @contextmanager
+    def _device_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # out of memory, a lost device: torch has no common kind for them
+            line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InferenceError(f"{self.model}/{self.encoder} failed on {self.device}: {line}") from error
 
 
 def release_memory() -> None:
@@ -175,12 +217,3 @@ def choose_device(name: str) -> torch.device:
             f"device '{name}' is not available to torch {torch.__version__} on this machine; use device auto or cpu"
         )
     return device
-
-
-def choose_precision(name: str, device: torch.device) -> str:
-    """The precision of the encoder; "auto" is half precision on CUDA, where it is faster, and fp32 elsewhere."""
-    if name == "auto":
-        return "fp16" if device.type == "cuda" else "fp32"
-    if name not in PRECISIONS:
-        raise ValueError(f"unknown precision '{name}', expected auto, {', '.join(PRECISIONS)}")
-    return name

@@ -19,7 +19,7 @@ class Prediction:
         kind: "metric" (metres along the optical axis) or "relative" (inverse depth of unknown scale and shift, near = large).
         image_size: (height, width) of the image that was given.
         align_corners: how the reference implementation of this model enlarges its output.
-        network: `DepthEstimator.name` of who said it.
+        network: "model/encoder/input size", and the file of weights that are not the published ones.
         limit: metres that the network cannot go beyond (metric only): sky and all that is farther is there; 0: none.
         confidence: (h, w) float32 from 0 to 1, or None: see `DepthEstimator.predict_batch`.
     """

@@ -31,6 +31,12 @@ class DinoV2(VisionTransformer):
         embed = resample_pos_embed(self.pos_embed, self.patch_embed.grid_size, (height, width))
         return self.pos_drop(tokens + embed.to(tokens.dtype))
 
+    def fix_grid(self, height: int, width: int) -> None:
+        """From now on take only images of this many patches: nothing is resampled at run time, and nothing needs exporting."""
+        embed = resample_pos_embed(self.pos_embed, self.patch_embed.grid_size, (height, width))
+        self.pos_embed = nn.Parameter(embed, requires_grad=False)
+        self.patch_embed.grid_size = (height, width)
+
 
 def resample_pos_embed(embed: torch.Tensor, old: tuple[int, int], new: tuple[int, int]) -> torch.Tensor:
     """DINOv2's rule: (1, 1 + old_h * old_w, C) -> (1, 1 + new_h * new_w, C); computed in float32."""

@@ -38,8 +38,8 @@ class FusionBlock(nn.Module):
         """`path` (B, features, h, w), enlarged to `size` after `lateral` (B, features, h, w) has been added."""
         if lateral is not None:
             path = path + self.resConfUnit1(lateral)
-        path = F.interpolate(self.resConfUnit2(path), size=size, mode="bilinear", align_corners=True)
-        return self.out_conv(path)
+        # Published: enlarged first. A 1x1 convolution and a mean of neighbours commute, and this way it is 4 times cheaper.
+        return F.interpolate(self.out_conv(self.resConfUnit2(path)), size=size, mode="bilinear", align_corners=True)
 
 
 class Scratch(nn.Module):
@@ -91,4 +91,4 @@ class DPTHead(nn.Module):
         path = scratch.refinenet1(path, fine, (2 * fine.shape[-2], 2 * fine.shape[-1]))
         # 4. To the resolution of the network's input, and to one channel.
         path = F.interpolate(scratch.output_conv1(path), size=size, mode="bilinear", align_corners=True)
-        return scratch.output_conv2(path).squeeze(1)
+        return scratch.output_conv2(path.to(scratch.output_conv2[0].weight.dtype)).squeeze(1)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 
@@ -36,17 +38,31 @@ class DepthNetwork(nn.Module):
         Returns:
             (B, h, w) float32: metres if `kind` is "metric", else unitless inverse depth >= 0.
         """
-        size, levels = tuple(images.shape[-2:]), self.levels(images)
-        # The head stays in float32 even under autocast: half precision there shows as black pixels (inf) and as steps.
-        with torch.autocast(images.device.type, enabled=False):
-            values = self.depth_head([level.float() for level in levels], size)
+        size, levels = tuple(images.shape[-2:]), self.levels(images.to(self.pretrained.pos_embed.dtype))
+        values = self.depth_head(levels, size)
         if self.kind == METRIC:
             return torch.sigmoid(values) * self.max_depth
         return torch.relu(values)
 
+    def lowered(self, dtype: torch.dtype) -> DepthNetwork:
+        """A copy that computes in `dtype`, but for its last two convolutions and the activation.
+
+        Those stay in float32: half precision there shows as steps in depth, and as black pixels (inf).
+        """
+        network = copy.deepcopy(self).to(dtype)
+        network.depth_head.scratch.output_conv2.load_state_dict(self.depth_head.scratch.output_conv2.state_dict(), assign=True)
+        return network.requires_grad_(False).eval()
+
+    def at_size(self, height: int, width: int) -> DepthNetwork:
+        """The same network, sharing its weights, for inputs of one size only: their position embedding is computed once."""
+        self._check(height, width)
+        network = copy.deepcopy(self, {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())})
+        network.pretrained.fix_grid(height // self.patch, width // self.patch)
+        return network
+
     def levels(self, images: torch.Tensor) -> list[torch.Tensor]:
         """What the head is given: four maps (B, C, h, w), fine ones first. Arguments and errors as of `features`."""
-        self._check(images)
+        self._check(*images.shape[-2:])
         *fine, last = self.stem(images) if self.stem else [images]
         return fine + [token_grid(patch, tuple(images.shape[-2:]), self.patch) for patch, _ in self._taps(last)]
 
@@ -63,11 +79,10 @@ class DepthNetwork(nn.Module):
         Raises:
             ModelError: a side of the image is not a multiple of the patch.
         """
-        self._check(images)
+        self._check(*images.shape[-2:])
         return self._taps(self.stem(images)[-1] if self.stem else images)
 
-    def _check(self, images: torch.Tensor) -> None:
-        height, width = images.shape[-2:]
+    def _check(self, height: int, width: int) -> None:
         if height % self.patch or width % self.patch:
             raise ModelError(f"the network takes sides that are multiples of {self.patch}, got {width}x{height}")
 

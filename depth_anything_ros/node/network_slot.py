@@ -7,13 +7,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from ..inference import DepthEstimator, release_memory
 from ..models import locate
 from .parameters import NetworkSettings, Settings
 
-_WARM_UP_IMAGE = (480, 640, 3)
+_USUAL = (640, 480, 0)
+Shape = tuple[int, int, int]  # of what cameras send: width, height, and their own input size (0: the node's)
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,10 @@ class Running:
 
     estimator: DepthEstimator
     settings: Settings
+
+    def sized(self, input_size: int) -> DepthEstimator:
+        """The estimator for a camera with an input size of its own; 0: it has none."""
+        return self.estimator.with_input_size(input_size) if input_size else self.estimator
 
 
 class NetworkSlot:
@@ -38,6 +41,7 @@ class NetworkSlot:
         self.requested: Settings | None = None
         self.error = ""
         self._log = log
+        self._shapes: dict[str, Shape] = {}  # the last of each camera: what a network is got ready for before it runs
         self._lock = threading.Lock()
         self._one_load = threading.Lock()  # two networks being loaded at once may be one too many for the memory
 
@@ -57,11 +61,18 @@ class NetworkSlot:
             elif not loading:
                 threading.Thread(target=self._load, args=(settings.network,), name="network loader", daemon=True).start()
 
+    def ready(self, camera: str, shape: Shape) -> bool:
+        """Whether a camera's images of this shape can be predicted at once; if not, that is seen to in the background."""
+        with self._lock:
+            self._shapes[camera] = shape
+            running = self.running
+        return running is not None and running.sized(shape[2]).begin(*shape[:2])
+
     def clear(self) -> None:
         """Let go of the network and its memory; a load under way comes to nothing."""
         with self._lock:
             self.running = self.requested = None
-            self.error = ""
+            self.error, self._shapes = "", {}
         release_memory()
 
     def _runs(self, network: NetworkSettings) -> bool:
@@ -84,15 +95,15 @@ class NetworkSlot:
             if estimator:
                 self.running = Running(estimator, self.requested)
         if estimator:
-            where = f"on {estimator.device} ({estimator.precision})"
-            self._log(f"running {estimator.model}/{estimator.encoder}, input size {estimator.input_size}, {where}")
+            self._log(f"running {estimator.model}/{estimator.encoder}, input size {estimator.input_size}, {estimator.executor}")
 
     def _prepare(self, network: NetworkSettings) -> DepthEstimator | None:
-        """A network that has run once; None if it is not wanted any more. If only the input size differs, it is reused."""
+        """A network that has run once; None if it is not wanted any more. If only sizes differ, it is reused."""
         with self._lock:
             running = self.running
-        if running and replace(running.settings.network, input_size=network.input_size) == network:
-            estimator = running.estimator.with_input_size(network.input_size)
+        sizes = {"input_size": network.input_size, "max_tokens": network.max_tokens}
+        if running and replace(running.settings.network, **sizes) == network:
+            estimator = running.estimator.with_input_size(**sizes)
         else:
             self._log(f"loading {network.model}/{network.encoder} from {network.checkpoint or 'its own checkpoint'}")
             # The licence was checked with the other parameters.
@@ -107,7 +118,11 @@ class NetworkSlot:
                     network.input_size,
                     network.device,
                     network.precision,
-                    allow_noncommercial=True,
+                    True,
+                    network.backend,
+                    network.max_tokens,
+                    self._log,
                 )
-        estimator.predict(np.zeros(_WARM_UP_IMAGE, np.uint8))  # buffers, kernels, and a look for NaN
+        for width, height, input_size in set(self._shapes.values()) or {_USUAL}:
+            (estimator.with_input_size(input_size) if input_size else estimator).prepare(width, height)
         return estimator

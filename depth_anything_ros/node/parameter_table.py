@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..geometry import COLORMAPS, MEDIANS, SOURCES, UPSAMPLINGS
-from ..inference.estimator import PRECISIONS
+from ..inference import BACKENDS, PRECISIONS
 from ..messages.bridge import BRIDGES
 from ..messages.camera_info import RECTIFY
 from ..models import MODELS
@@ -37,8 +37,12 @@ TABLE = (
               "0: the model's own, 518", limits=(0, 4096)),
     Parameter("checkpoint", "", "Path of a .pth or .safetensors file. Empty: the published file, downloaded on first use"),
     Parameter("device", "auto", "auto, cpu, cuda, cuda:N or mps"),
-    Parameter("precision", "auto", "Of the encoder; auto: fp16 on CUDA, fp32 elsewhere", ("auto", *PRECISIONS)),
-    Parameter("backend", "auto", "What executes the network; auto: torch", ("auto", "torch")),
+    Parameter("max_tokens", 0, "Most patches that a network's input may have, to bound memory: input_size is lowered where an "
+              "image would make more. 0: no bound", limits=(0, 100_000)),
+    Parameter("precision", "auto", "What most of the network is computed in; auto: fp16 on CUDA, bf16 with OpenVINO on a CPU "
+              "that has it, else fp32", ("auto", *PRECISIONS)),
+    Parameter("backend", "auto", "What executes the network; auto: OpenVINO on a CPU where it is installed, else torch. Any is "
+              "compared with torch first, and refused if it says something else", ("auto", *BACKENDS)),
     Parameter("allow_noncommercial", False, "Accept weights whose licence forbids commercial use (V2 vitb, vitl, vitg)"),
     Parameter("deterministic", False, "Same input, same bytes out, run after run on one machine; may be slower", dynamic=False),
     Parameter("min_depth", 0.05, "Metres; nearer is invalid", limits=(0.0, 1000.0)),
@@ -136,6 +140,13 @@ CAMERA_TABLE = (
         "cloud; false: the image is rectified already, whatever its D says; auto: false for topics named rect, else true, but "
         "rays for views wider than 120 degrees",
         RECTIFY,
+        dynamic=False,
+    ),
+    Parameter(
+        "input_size",
+        0,
+        "As the node's input_size, for this camera. 0: the node's",
+        limits=(0, 4096),
         dynamic=False,
     ),
     Parameter(

@@ -11,7 +11,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 
 from ..geometry import ROTATIONS, CloudSettings, ScaleSettings, ScanSettings, StabilizerSettings, TransformTree
-from ..inference.estimator import choose_device, choose_precision
+from ..inference import candidates
+from ..inference.estimator import choose_device
 from ..inference.preprocessing import check_input_size
 from ..models import METRIC, Model, check_licence, default_encoder, locate, lookup
 from ..outputs import ColorSettings, OutputSettings
@@ -43,6 +44,8 @@ class NetworkSettings:
     checkpoint: str
     device: str
     precision: str
+    backend: str
+    max_tokens: int
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class CameraSettings:
     image_transport: str
     frame_id: str
     rectify: str
+    input_size: int
     rotation: int
     fov_deg: float
 
@@ -119,12 +123,15 @@ def read(node: Node, changes: dict[str, object] | None = None) -> Settings:
     values["encoder"] = values["encoder"] or default_encoder(values["model"])
     network = NetworkSettings(**{f.name: values[f.name] for f in fields(NetworkSettings)})
     row, encoder = lookup(network.model, network.encoder)
-    if network.input_size:
-        check_input_size(network.input_size, encoder.patch)
+    cameras = _cameras(node, values["cameras"])
+    for input_size in {network.input_size, *(camera.input_size for camera in cameras.values())} - {0}:
+        check_input_size(input_size, encoder.patch)
     # Whatever the file's name: weights that were tuned from non-commercial ones are under the same licence.
     check_licence(network.model, network.encoder, values["allow_noncommercial"])
     locate(network.model, network.encoder, network.checkpoint, values["allow_noncommercial"], download=False)
-    choose_precision(network.precision, choose_device(network.device))
+    if network.backend == "auto" and values["deterministic"]:
+        network = replace(network, backend="torch")
+    candidates(network.backend, network.precision, choose_device(network.device))
 
     near, far = _range_of_depth(values, row)
     scale = _group(ScaleSettings, values, "scale", training_focal=row.training_focal)
@@ -143,7 +150,7 @@ def read(node: Node, changes: dict[str, object] | None = None) -> Settings:
     scan = replace(scan, frame=(scan.frame or values["base_frame"]).lstrip("/"))
     return Settings(
         values=raw,
-        cameras=_cameras(node, values["cameras"]),
+        cameras=cameras,
         network=network,
         refine=RefineSettings(depth, scale, _group(StabilizerSettings, values, "stabilizer")),
         outputs=OutputSettings(color, cloud, scan, values["out_of_range"] == "inf", near, far),

@@ -18,6 +18,7 @@ from ..messages.outgoing import ros_header
 from ..pipeline import Frame, Refined, Refiner
 from .camera_input import Arrival, CameraInput
 from .mailbox import Mailbox
+from .network_slot import Shape
 from .parameters import CameraSettings
 from .publications import Publications
 from .statistics import Statistics
@@ -44,6 +45,12 @@ class Job:
     header: Header
     info: CameraInfo | None
     problem: tuple[str, str] | None
+
+    @property
+    def shape(self) -> Shape:
+        """What a network has to be ready for."""
+        height, width = self.upright.shape[:2]
+        return width, height, self.stream.settings.input_size
 
 
 class CameraStream:
@@ -89,7 +96,7 @@ class CameraStream:
             raise CameraError(f"{problem[1]}; without it the image cannot be rectified")
         covered, rectification = None, view.rectification if view else None
         if rectification:
-            rgb, covered = rectification.apply(rgb), rectification.covered()
+            rgb, covered = rectification.apply(rgb), rectification.coverage()
         out = ros_header(header)
         out.frame_id = self.frame_id = self.settings.frame_id or header.frame_id
         if view:

@@ -52,6 +52,8 @@ class Worker:
         self._estimator: DepthEstimator | None = None
         self._running = True
         self._thread: threading.Thread | None = None
+        self._waiting: dict[str, Job] = {}  # by camera: for the network to be ready for images of their size
+        self._seen: set[str] = set()  # cameras whose images' size is known
         self._decode_image: ImageDecoder | None = None
         self._failures = 0  # of the network, in a row
         self.failure = ""
@@ -76,13 +78,22 @@ class Worker:
         while self._running and not self.failure:
             arrivals = self._mailbox.take(timeout=0.1)
             running = self._network.running
-            jobs = [self._begin(self._streams[name], arrival, running) for name, arrival in arrivals.items()]
-            self._finish([job for job in jobs if job], running)
+            for name, arrival in arrivals.items():
+                job = self._begin(self._streams[name], arrival, running)
+                if self._waiting.pop(name, None):
+                    self._streams[name].statistics.skipped("while the network was prepared for their size")
+                if job:
+                    self._waiting[name] = job
+            self._finish([job for job in list(self._waiting.values()) if self._ready(job)], running)
 
     def _begin(self, stream: CameraStream, arrival: Arrival, running: Running | None) -> Job | None:
         """An image decoded and made fit for the network; None if it is not to be worked on, or is bad."""
         if running is None:
             stream.statistics.skipped("while the network was loading")
+            if stream.name not in self._seen:
+                with self._guarded(stream):  # what is loading can be got ready for images of this size
+                    self._network.ready(stream.name, stream.prepare(arrival, *self._decode(arrival)).shape)
+                    self._seen.add(stream.name)
         elif stream.gathered is None and not stream.publications.wanted():
             stream.statistics.skipped("that nobody wanted")
         else:
@@ -90,22 +101,32 @@ class Worker:
                 return stream.prepare(arrival, *self._decode(arrival))
         return None
 
+    def _ready(self, job: Job) -> bool:
+        """Whether a job can go on; if not, it waits, unless a newer image of its camera comes."""
+        ready = True
+        with self._guarded(job.stream):
+            ready = self._network.ready(job.stream.name, job.shape)
+        if ready:
+            del self._waiting[job.stream.name]
+        return ready
+
     def _finish(self, jobs: list[Job], running: Running | None) -> None:
         """Jobs whose images make inputs of one size go through the network together."""
-        groups: dict[tuple[int, int], list[Job]] = {}
+        groups: dict[tuple[int, ...], list[Job]] = {}
         for job in jobs:
+            width, height, input_size = job.shape
             with self._guarded(job.stream):
-                groups.setdefault(running.estimator.network_size(*job.upright.shape[1::-1]), []).append(job)
-        for group in groups.values():
-            for job, prediction in self._predict(group, running):
+                size = running.sized(input_size).network_size(width, height)
+                groups.setdefault((input_size, *size), []).append(job)
+        for (input_size, *_), group in groups.items():
+            for job, prediction in self._predict(group, running, running.sized(input_size)):
                 with self._guarded(job.stream):
                     self._publish(job, prediction.turned(job.stream.settings.rotation), running.settings)
 
-    def _predict(self, jobs: list[Job], running: Running) -> list[tuple[Job, Prediction]]:
+    def _predict(self, jobs: list[Job], running: Running, estimator: DepthEstimator) -> list[tuple[Job, Prediction]]:
         """Each job with its prediction; one that the network fails on does not cost the others theirs."""
-        estimator = running.estimator
-        if estimator is not self._estimator:  # values of another network have another range
-            self._estimator = estimator
+        if running.estimator is not self._estimator:  # values of another network have another range
+            self._estimator = running.estimator
             for stream in self._streams.values():
                 stream.restart()
         try:
@@ -117,7 +138,7 @@ class Worker:
             return list(zip(jobs, predictions))
         except Exception as error:
             if len(jobs) > 1:
-                return [pair for job in jobs for pair in self._predict([job], running)]
+                return [pair for job in jobs for pair in self._predict([job], running, estimator)]
             with self._guarded(jobs[0].stream):
                 raise error
         return []

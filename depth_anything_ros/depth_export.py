@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`depth_export --model … --image 640x480 network.onnx`: a network as an ONNX file for other runtimes. No ROS."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from .command_line import add_network_options, chosen_estimator
+from .inference import PRECISIONS, ImageError
+from .inference.export import onnx_of
+from .models import ModelError, lookup
+from .models.zoo import IMAGENET_MEAN, IMAGENET_STD
+
+
+def main(args: list[str] | None = None) -> int:
+    """Write the file; it says of itself what its numbers mean."""
+    parser = argparse.ArgumentParser(
+        prog="depth_export",
+        description="An ONNX file of a network for images of one size: image (1, 3, h, w) float32, ImageNet-normalised RGB -> "
+        "depth (1, h, w) float32. Weights keep their licence.",
+    )
+    parser.add_argument("output", type=Path, help="the .onnx file to write")
+    parser.add_argument("--image", default="640x480", help="width x height of the images that it is for (default: %(default)s)")
+    add_network_options(parser, "v2_metric_indoor")
+    parser.set_defaults(backend="torch", device="cpu")
+    options = parser.parse_args(args)
+    size = re.fullmatch(r"(\d+)x(\d+)", options.image)
+    if not size:
+        parser.error(f"--image {options.image} is not WIDTHxHEIGHT")
+    try:
+        estimator = chosen_estimator(options)
+        width, height = estimator.network_size(int(size[1]), int(size[2]))
+        precision = "fp32" if options.precision == "auto" else options.precision
+        network = estimator.network if precision == "fp32" else estimator.network.lowered(PRECISIONS[precision])
+        row = lookup(estimator.model, estimator.encoder)[0]
+        facts = {
+            "network": estimator.name,
+            "output": "metres along the optical axis" if row.max_depth else "inverse depth of unknown scale and shift",
+            "licence": row.licence(estimator.encoder),
+            "precision": precision,
+            "mean": ", ".join(map(str, IMAGENET_MEAN)),
+            "std": ", ".join(map(str, IMAGENET_STD)),
+            "resize": "bicubic, no antialiasing",
+        }
+        options.output.write_bytes(onnx_of(network, height, width, facts))
+    except ImportError as error:
+        print(f"depth_export: {error.name} is missing: pip install onnx onnxscript", file=sys.stderr)
+        return 2
+    except (ModelError, ImageError, OSError, ValueError) as error:
+        print(f"depth_export: {error}", file=sys.stderr)
+        return 2
+    megabytes = options.output.stat().st_size / 1e6
+    print(f"{options.output}: {facts['network']}, input 1x3x{height}x{width}, {facts['output']}, {megabytes:.0f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

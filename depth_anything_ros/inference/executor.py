@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which backend executes a network: the first of its candidates that says what torch says in float32."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+
+import torch
+
+from ..models import DepthNetwork
+from .backends import Backend, Candidate, open_backend
+from .preprocessing import preprocess
+from .proof import difference, known_image, reference_output
+
+_MAX_SIZES = 8  # that are ready at once: each keeps buffers, or a compiled model
+_Log = Callable[[str], None]
+
+
+class Executor:
+    """Holds a network and what executes it. `prepare` on any thread, `run` on one at a time.
+
+    Attributes:
+        network: in float32 on the CPU: what everything is measured against.
+        backend: the one in use; None before the first `prepare`.
+        refused: what was tried and did not do, with the reasons.
+    """
+
+    def __init__(self, network: DepthNetwork, device: torch.device, candidates: list[Candidate], log: _Log = lambda line: None):
+        self.network, self.device = network, device
+        self.backend: Backend | None = None
+        self.refused: list[str] = []
+        self._candidates, self._log = list(candidates), log
+        self._ready: dict[tuple[int, int], Backend] = {}  # read without the lock: who runs does not wait for who prepares
+        self._attempts: dict[tuple[int, int], threading.Thread] = {}
+        self._one_at_a_time = threading.RLock()
+
+    def ready(self, size: tuple[int, int]) -> bool:
+        """Whether inputs of (width, height) can be run at once."""
+        return size in self._ready
+
+    def prepare(self, size: tuple[int, int]) -> None:
+        """Get ready for inputs of (width, height): open, compile, prove. Seconds; minutes where an engine is built.
+
+        Raises:
+            RuntimeError: not even torch in float32 can run it (out of memory, a lost device).
+        """
+        if self.ready(size):
+            return
+        with self._one_at_a_time:
+            while not self.ready(size):
+                name, precision = candidate = self._candidates[0]
+                last = len(self._candidates) == 1
+                try:
+                    backend, problem = self.backend or open_backend(candidate, self.network, self.device), ""
+                    backend.prepare(size[1], size[0])
+                    if not last:
+                        problem = self._disproof(backend, size)
+                except Exception as error:  # each runtime has its own kinds
+                    if last:
+                        raise
+                    problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                if problem:
+                    self.refused.append(f"{' '.join(filter(None, candidate))} at {size[0]}x{size[1]}: {problem}")
+                    self._log(f"backend refused: {self.refused[-1]}")
+                    self._candidates.pop(0)
+                    self.backend, self._ready = None, {}
+                else:
+                    self.backend = backend
+                    self._ready[size] = backend
+                    if len(self._ready) > _MAX_SIZES:
+                        oldest = next(iter(self._ready))
+                        del self._ready[oldest]
+                        backend.forget(oldest[1], oldest[0])
+
+    def begin(self, size: tuple[int, int]) -> bool:
+        """Whether inputs of (width, height) can be run at once; if not, they are prepared for in the background.
+
+        After a failure, too: `run` then says what is wrong.
+        """
+        if self.ready(size):
+            return True
+        if size not in self._attempts:
+            self._attempts[size] = threading.Thread(target=self._attempt, args=(size,), name="network size", daemon=True)
+            self._attempts[size].start()
+        return not self._attempts[size].is_alive()
+
+    def _attempt(self, size: tuple[int, int]) -> None:
+        with contextlib.suppress(Exception):  # the thread stays on record: `run` tries again, and lets the error out
+            self.prepare(size)
+            del self._attempts[size]
+
+    def __str__(self) -> str:
+        backend = self.backend
+        return f"{backend.name} {backend.precision} on {self.device}" if backend else f"not yet prepared on {self.device}"
+
+    def run(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, h, w) float32 normalised images on the device -> (B, h, w) float32 there."""
+        size = (images.shape[-1], images.shape[-2])
+        self.prepare(size)
+        return self._ready[size].run(images)
+
+    def _disproof(self, backend: Backend, size: tuple[int, int]) -> str:
+        """What a backend says wrongly of a known image; empty: nothing."""
+        images = preprocess([known_image(size[1], size[0])], size, torch.device("cpu"))
+        found = difference(backend.run(images.to(backend.device)), reference_output(self.network, images), self.network.kind)
+        return "" if found.small else f"differs from torch in float32: {found}"
