@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 import torch
@@ -90,10 +90,14 @@ class Outputs:
         return self._frame.rgb
 
     @cached_property
+    def _finite(self) -> torch.Tensor:
+        """(H, W) metres on the device, NaN invalid or out of range."""
+        return torch.nan_to_num(self.refined.metres, torch.nan, torch.nan, torch.nan)
+
+    @property
     def _depth(self) -> torch.Tensor:
         """(H, W) metres on the device; what is out of range is as the settings say."""
-        metres = self.refined.metres
-        return metres if self.settings.infinite else torch.where(torch.isinf(metres), torch.nan, metres)
+        return self.refined.metres if self.settings.infinite else self._finite
 
     @cached_property
     def depth(self) -> np.ndarray:
@@ -103,8 +107,9 @@ class Outputs:
     @cached_property
     def depth_mm(self) -> np.ndarray:
         """(H, W) uint16 millimetres, 0 invalid: REP-118's raw form. Beyond 65.535 m is invalid."""
-        mm = torch.nan_to_num(torch.round(self.refined.metres * 1000), nan=0.0, posinf=0.0)
-        return torch.where(mm > 65535, 0, mm).to(torch.int32).cpu().numpy().astype(np.uint16)
+        mm = torch.nan_to_num(self._finite * 1000, 0.0).round_().cpu().numpy()
+        mm[mm > 65535] = 0
+        return mm.astype(np.uint16)
 
     @cached_property
     def relative(self) -> np.ndarray:
@@ -121,12 +126,10 @@ class Outputs:
         """(H, W, 3) uint8 BGR."""
         color = self.settings.color
         if self.refined.metres is not None:
-            picture = colorize(self._depth, color.near, color.far, color.colormap)
-        else:
-            values = self._prediction.resized()
-            low, high = self._relative_range.update(values)
-            picture = colorize(values, high, low, color.colormap)
-        return picture.cpu().numpy()
+            return colorize(self._depth, color.near, color.far, color.colormap)
+        values = self._prediction.resized()
+        low, high = self._relative_range.update(values)
+        return colorize(values, high, low, color.colormap)
 
     # -- points -------------------------------------------------------------------------------------------------
 
@@ -136,72 +139,66 @@ class Outputs:
 
     @cached_property
     def _points(self) -> torch.Tensor:
-        """(H, W, 3) in the optical frame, NaN invalid or out of range."""
-        metres = self.refined.metres
-        return unproject(torch.where(torch.isinf(metres), torch.nan, metres), self._rays)
+        """(h, w, 3) of every stride-th pixel in the optical frame; NaN invalid, out of range, or beyond the cloud's limits."""
+        cloud = self.settings.cloud
+        depth, rays = (values[..., :: cloud.stride, :: cloud.stride] for values in (self._finite, self._rays))
+        points = unproject(depth, rays)
+        beyond = []
+        if cloud.max_range:
+            beyond.append(sum(plane.square() for plane in points.unbind(-1)) > cloud.max_range**2)
+        if cloud.has_band:
+            above = heights(points, self._side.mount)
+            beyond += [above < cloud.min_height, above > cloud.max_height]
+        return unproject(depth.masked_fill(reduce(torch.logical_or, beyond), torch.nan), rays) if beyond else points
 
-    @cached_property
-    def _heights(self) -> torch.Tensor:
-        """(H, W) metres above z = 0 of the base frame."""
-        return heights(self._points, self._side.mount)
+    @property
+    def _colours(self) -> np.ndarray:
+        """(h, w, 3) uint8 RGB of every stride-th pixel."""
+        return self.rgb[:: self.settings.cloud.stride, :: self.settings.cloud.stride]
 
     @cached_property
     def _above_ground(self) -> torch.Tensor:
-        """(H, W) metres above the plane of the ground."""
-        sparse = self._points[::_PLANE_STRIDE, ::_PLANE_STRIDE].reshape(-1, 3)
+        """(h, w) metres of the points above the plane of the ground."""
+        depth, rays = (values[..., ::_PLANE_STRIDE, ::_PLANE_STRIDE] for values in (self._finite, self._rays))
+        sparse = unproject(depth, rays).reshape(-1, 3)
         turn, shift = (torch.from_numpy(part).to(sparse) for part in (self._side.mount.rotation, self._side.mount.translation))
         p, q, r = ground_plane(sparse @ turn.T + shift, self.settings.cloud.ground_tolerance)
         normal = turn[2] - p * turn[0] - q * turn[1]
         return self._points @ normal + float(shift[2] - p * shift[0] - q * shift[1] - r)
 
-    @cached_property
-    def _kept(self) -> torch.Tensor:
-        """(H, W) bool: points within the cloud's range and band of heights."""
-        cloud, points = self.settings.cloud, self._points
-        kept = torch.isfinite(points[..., 2])
-        if cloud.max_range:
-            kept &= points.norm(dim=-1) <= cloud.max_range
-        if cloud.has_band:
-            kept &= (self._heights >= cloud.min_height) & (self._heights <= cloud.max_height)
-        return kept
-
-    def _packed(self, kept: torch.Tensor, ordered: bool) -> np.ndarray:
-        """A cloud of some of the points: (h, w, 16) uint8 of every stride-th pixel, or (1, N, 16)."""
-        cloud = self.settings.cloud
-        step = (slice(None, None, cloud.stride),) * 2
-        kept, points, rgb = kept[step], self._points[step], self.rgb[step]
-        if cloud.voxel or not ordered:
-            chosen = kept.cpu().numpy()
-            points, rgb = points[kept][None], rgb[chosen][None]
-            if cloud.voxel:
-                points, rgb = voxel_grid(points, rgb, cloud.voxel)
-        else:
-            points = torch.where(kept[..., None], points, torch.nan)
+    def _packed(self, points: torch.Tensor, rgb: np.ndarray) -> np.ndarray:
+        """A cloud (h, w, 16) uint8 of points and their colours; (1, N, 16) of voxels, if they are asked for."""
+        if self.settings.cloud.voxel:
+            points, rgb = voxel_grid(points, rgb, self.settings.cloud.voxel)
         return pack_cloud(points, rgb)
+
+    def _chosen(self, mask: torch.Tensor) -> np.ndarray:
+        """A cloud (1, N, 16) uint8 of the points where the mask (h, w) is true."""
+        return self._packed(self._points[mask][None], self._colours[mask.cpu().numpy()][None])
 
     @cached_property
     def cloud(self) -> np.ndarray:
         """(h, w, 16) uint8: x, y, z, rgb of each pixel in the optical frame; (1, N, 16) of voxels."""
-        return self._packed(self._kept, ordered=True)
+        return self._packed(self._points, self._colours)
 
     @cached_property
     def ground(self) -> np.ndarray:
         """(1, N, 16) uint8: the points on the ground."""
-        return self._packed(self._kept & (self._above_ground.abs() <= self.settings.cloud.ground_tolerance), ordered=False)
+        return self._chosen(self._above_ground.abs() <= self.settings.cloud.ground_tolerance)
 
     @cached_property
     def obstacles(self) -> np.ndarray:
         """(1, N, 16) uint8: the points above the ground."""
-        return self._packed(self._kept & (self._above_ground > self.settings.cloud.ground_tolerance), ordered=False)
+        return self._chosen(self._above_ground > self.settings.cloud.ground_tolerance)
 
     @cached_property
     def clearing(self) -> np.ndarray:
         """(1, N, 16) uint8: points at the far end of the range, on the rays of pixels that are out of range."""
-        step = (slice(None, None, self.settings.cloud.stride),) * 2
-        empty = torch.isinf(self.refined.metres)[step] & torch.isfinite(self._rays[0])[step]
-        x, y = self._rays[0][step][empty], self._rays[1][step][empty]
-        points = torch.stack([x, y, torch.ones_like(x)], -1) * self.refined.reach
-        return pack_cloud(points[None], self.rgb[step][empty.cpu().numpy()][None])
+        stride = self.settings.cloud.stride
+        metres, (x, y) = self.refined.metres[::stride, ::stride], self._rays[:, ::stride, ::stride]
+        empty = torch.isinf(metres) & torch.isfinite(x)
+        points = torch.stack([x[empty], y[empty], torch.ones_like(x[empty])], -1) * self.refined.reach
+        return pack_cloud(points[None], self._colours[empty.cpu().numpy()][None])
 
     @cached_property
     def scan(self) -> Scan:

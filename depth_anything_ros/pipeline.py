@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from .geometry import (
     Camera,
+    Coverage,
     Scale,
     ScaleEstimator,
     ScaleSettings,
@@ -46,13 +47,13 @@ class Frame:
     Attributes:
         rgb: (H, W, 3) uint8, RGB.
         camera: the calibration of exactly this image, or None if there is no valid one.
-        covered: (H, W) bool, False where a rectified image shows nothing; None: everywhere is something.
+        covered: where a rectified image shows something; None: everywhere.
         stamp_ns: nanoseconds since the clock's epoch.
     """
 
     rgb: np.ndarray
     camera: Camera | None = None
-    covered: np.ndarray | None = None
+    covered: Coverage | None = None
     stamp_ns: int = 0
 
 
@@ -131,7 +132,6 @@ class Refiner:
     """
 
     def __init__(self):
-        self._key: tuple | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -150,9 +150,9 @@ class Refiner:
             self._scale, self._stabilizer = ScaleEstimator(settings.scale), Stabilizer(settings.stabilizer)
         self.pairs = None
         relative = prediction.kind != METRIC
-        inverse = prediction.tensor if relative else 1 / prediction.tensor.clamp_min(1 / _FARTHEST)
+        inverse = prediction.tensor if relative else prediction.tensor.clamp_min(1 / _FARTHEST).reciprocal()
         if prediction.limit:
-            inverse = torch.where(prediction.tensor >= _SATURATED * prediction.limit, 0.0, inverse)
+            inverse = F.threshold(inverse, 1 / (_SATURATED * prediction.limit), 0.0)
         scale, steadiness = None, ""
         if settings.scale.source != "none":
             scale = self._scaled(inverse, relative, frame, prediction, settings, side)
@@ -201,7 +201,6 @@ class Refiner:
 def _seen_by_sensor(inverse: torch.Tensor, prediction: Prediction, frame: Frame, side: Side, depth: DepthSettings):
     """Pairs of what the network and what a range sensor say of the same pixels."""
     points = side.sensor.apply(side.points.astype(np.float64))
-    points = points[np.isfinite(points).all(1)]
     points = points[(points[:, 2] >= depth.near) & (points[:, 2] <= depth.far)]
     pixels = frame.camera.project(points)
     found = sample_grid(inverse, pixels, prediction.image_size, prediction.align_corners)
@@ -210,7 +209,7 @@ def _seen_by_sensor(inverse: torch.Tensor, prediction: Prediction, frame: Frame,
     seen = np.isfinite(found)
     if frame.covered is not None:
         u, v = np.rint(pixels[seen]).astype(np.int64).T
-        seen[seen] = frame.covered[v, u]
+        seen[seen] = frame.covered.mask[v, u]
     return found[seen], 1 / points[seen, 2]
 
 
@@ -222,8 +221,7 @@ def _on_the_ground(inverse: torch.Tensor, prediction: Prediction, frame: Frame, 
     ground = ground_inverse_depth(rays[:, ::stride, ::stride], mount.rotation[2], max(height, 1e-3))
     may = (ground > _GROUND[0]) & (ground < _GROUND[1])
     if frame.covered is not None:
-        shown = cv2.resize(frame.covered.astype(np.uint8), inverse.shape[::-1], interpolation=cv2.INTER_NEAREST)
-        may &= torch.from_numpy(shown[::stride, ::stride] > 0).to(may.device)
+        may &= ~frame.covered.hidden(tuple(inverse.shape), str(may.device))[::stride, ::stride]
     return inverse[::stride, ::stride][may].cpu().numpy(), ground[may].cpu().numpy()
 
 
@@ -232,11 +230,17 @@ def _at_image_size(inverse: torch.Tensor, frame: Frame, prediction: Prediction, 
     # All that is far out of range is at one distance: noise in the sky is no surface, and no edge.
     inverse = smooth(inverse, settings.median, settings.bilateral).clamp_min(max(0.25 / settings.far, 1 / _FARTHEST))
     size, corners = prediction.image_size, prediction.align_corners
-    depth = enlarge(1 / inverse, size, corners, settings.edge_tolerance, settings.upsampling, frame.rgb)
-    depth = torch.where(depth > settings.far, torch.inf, depth)
-    good = depth >= settings.near
+    depth = enlarge(inverse.reciprocal(), size, corners, settings.edge_tolerance, settings.upsampling, frame.rgb)
+    # In place, and several times as fast as `where`; NaN stays. What is not above the threshold is replaced.
+    F.threshold_(depth.neg_(), _below(-settings.far), -torch.inf)
+    F.threshold_(depth.neg_(), _below(settings.near), torch.nan)
     if settings.min_confidence and prediction.confidence is not None:
-        good &= prediction.resized(prediction.confidence) >= settings.min_confidence
+        depth.masked_fill_(prediction.resized(prediction.confidence) < settings.min_confidence, torch.nan)
     if frame.covered is not None:
-        good &= torch.from_numpy(frame.covered).to(depth.device)
-    return torch.where(good, depth, torch.nan)
+        depth.masked_fill_(frame.covered.hidden(size, str(depth.device)), torch.nan)
+    return depth
+
+
+def _below(value: float) -> float:
+    """The float32 that comes just before."""
+    return float(np.nextafter(np.float32(value), np.float32(-np.inf)))

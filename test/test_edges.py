@@ -9,11 +9,18 @@ from ros import DepthProcess, bench, depth_of
 
 from depth_anything_ros.demo.families import HELD_OUT_SEED
 from depth_anything_ros.demo.sources import photographed_scene
-from depth_anything_ros.geometry import between_surfaces, enlarge
+from depth_anything_ros.geometry import between_surfaces, edges, enlarge
 
 GRID, IMAGE, FOCAL = (96, 128), (240, 320), 100.0  # grid pixels
 TOLERANCE = 0.02  # the node's default
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))]
+
+
+@pytest.fixture(params=["arrays", "tensors"])
+def kind(request, monkeypatch):
+    """What the work is done on: NumPy arrays, as on any CPU, or tensors, as on other devices."""
+    if request.param == "tensors":
+        monkeypatch.setattr(edges, "to_array", lambda values: values)
 
 
 def pixels(shape=GRID):
@@ -45,7 +52,7 @@ def room(height=0.4, wall=6.0, side=1.5):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_slanted_planes_and_their_corners_stay_whole(device):
+def test_slanted_planes_and_their_corners_stay_whole(kind, device):
     depth = room()
     assert np.isfinite(run(depth, device=device)).mean() > 0.999  # but a pixel where a corner meets the image's border
     steep = np.abs(np.diff(depth[60:], axis=0) / depth[61:]).max()
@@ -54,7 +61,7 @@ def test_slanted_planes_and_their_corners_stay_whole(device):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0])
-def test_nothing_hangs_between_a_box_and_the_wall_behind_it(sigma, device):
+def test_nothing_hangs_between_a_box_and_the_wall_behind_it(kind, sigma, device):
     depth = np.full(GRID, 4.0)
     depth[20:70, 30:80] = 1.5
     out = run(blurred(depth, sigma), device=device)
@@ -66,7 +73,7 @@ def test_nothing_hangs_between_a_box_and_the_wall_behind_it(sigma, device):
     assert in_air.max() > 0.3 and (in_air > 1.1 * TOLERANCE).mean() > 0.02  # the negative control: what it is otherwise
 
 
-def test_a_sharp_edge_loses_nothing_and_is_not_smeared():
+def test_a_sharp_edge_loses_nothing_and_is_not_smeared(kind):
     depth = np.full(GRID, 5.0)
     depth[:, 60:] = 1.0
     out = run(depth)
@@ -74,7 +81,7 @@ def test_a_sharp_edge_loses_nothing_and_is_not_smeared():
 
 
 @pytest.mark.parametrize("width, sigma", [(2, 0.0), (4, 0.5), (6, 1.0), (12, 2.0)])
-def test_something_thin_stays(width, sigma):
+def test_something_thin_stays(kind, width, sigma):
     depth = np.full(GRID, 5.0)
     depth[:, 60 : 60 + width] = 1.2
     out = run(blurred(depth, sigma) if sigma else depth)
@@ -82,7 +89,7 @@ def test_something_thin_stays(width, sigma):
     np.testing.assert_allclose(out[:, middle - 1], 1.2, rtol=0.05)
 
 
-def test_the_mask_is_the_same_whichever_way_the_image_is_turned():
+def test_the_mask_is_the_same_whichever_way_the_image_is_turned(kind):
     torch.manual_seed(0)
     depth = torch.from_numpy(blurred(room(), 1.0)).float() * (1 + 0.01 * torch.randn(GRID))
     mask = between_surfaces(depth, TOLERANCE)
@@ -93,10 +100,11 @@ def test_the_mask_is_the_same_whichever_way_the_image_is_turned():
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_surfaces_are_enlarged_as_torch_does(align_corners):
+def test_surfaces_are_enlarged_as_torch_does(kind, align_corners):
     depth = torch.from_numpy(room(wall=3.0)).float()
     expected = F.interpolate(depth[None, None], size=IMAGE, mode="bilinear", align_corners=align_corners)[0, 0]
     out = enlarge(depth, IMAGE, align_corners, TOLERANCE)
+    assert torch.equal(depth, torch.from_numpy(room(wall=3.0)).float())  # what came in is as it was
     assert (out == expected).float().mean() > 0.9
     assert np.nanmax(((out - expected).abs() / expected).numpy()) < 0.1
 

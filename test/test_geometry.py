@@ -112,13 +112,16 @@ def test_camera_info_of_another_size_is_refused_with_both_sizes():
 
 def test_colours_mean_the_same_in_every_frame_and_invalid_is_black():
     depth = torch.tensor([[0.0, 5.0, 10.0, 25.0, float("nan")]])
-    picture = colorize(depth, 0.0, 10.0, "turbo").numpy()[0]
+    picture = colorize(depth, 0.0, 10.0, "turbo")[0]
     ramp = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)[:, 0]
     np.testing.assert_array_equal(picture[0], ramp[255])
     np.testing.assert_array_equal(picture[1], ramp[128])
     np.testing.assert_array_equal(picture[2], ramp[0])
     np.testing.assert_array_equal(picture[3], ramp[0])
     np.testing.assert_array_equal(picture[4], [0, 0, 0])
+    ends = torch.tensor([[-torch.inf, -1e30, 1e30, torch.inf]])
+    np.testing.assert_array_equal(colorize(ends, 0.0, 10.0, "turbo")[0], ramp[[255, 255, 0, 0]])
+    np.testing.assert_array_equal(colorize(ends, 10.0, 0.0, "turbo")[0], ramp[[0, 0, 255, 255]])  # inverse depth
 
 
 def test_the_range_of_relative_pictures_moves_slowly():

@@ -203,6 +203,23 @@ def test_images_go_out_as_they_are():
     assert back.header == HEADER
 
 
+def test_a_message_is_filled_anew_in_its_own_memory():
+    first, second = (np.arange(12, dtype=np.float32).reshape(3, 4) + shift for shift in (0, 100))
+    message = image_message(HEADER, first, "32FC1")
+    sent, memory = serialize_message(message), message.data.buffer_info()
+    again = image_message(Header(frame_id="b"), second, "32FC1", message)
+    assert again is message and message.data.buffer_info() == memory and message.header.frame_id == "b"
+    np.testing.assert_array_equal(np.frombuffer(message.data, np.float32).reshape(3, 4), second)
+    np.testing.assert_array_equal(np.frombuffer(deserialize_message(sent, Image).data, np.float32).reshape(3, 4), first)
+    larger = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    image_message(HEADER, larger, "rgb8", message)
+    assert (message.height, message.width, message.step, message.encoding) == (4, 5, 15, "rgb8")
+    assert bytes(message.data) == larger.tobytes()
+    cloud = cloud_message(HEADER, np.zeros((2, 3, 16), np.uint8))
+    cloud_message(HEADER, np.empty((1, 0, 16), np.uint8), cloud)
+    assert (cloud.height, cloud.width, cloud.row_step, len(cloud.data), len(cloud.fields)) == (1, 0, 0, 0, 4)
+
+
 def test_clouds_go_out_organised_with_colours_in_pcls_order(rgb):
     import torch
 

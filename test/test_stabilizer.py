@@ -9,7 +9,7 @@ import torch
 from depth_anything_ros.demo.families import HELD_OUT_SEED, random_scene
 from depth_anything_ros.demo.raycast import render
 from depth_anything_ros.demo.scenes import View
-from depth_anything_ros.geometry import Camera, Stabilizer, StabilizerSettings
+from depth_anything_ros.geometry import Camera, Coverage, Stabilizer, StabilizerSettings
 
 WIDTH, HEIGHT = 320, 240
 CAMERA = Camera(WIDTH, HEIGHT, 280.0, 280.0, 159.5, 119.5)
@@ -178,7 +178,7 @@ def test_the_black_rim_of_a_rectified_image_is_no_sign_of_standing_still():
     v, u = np.mgrid[0:HEIGHT, 0:WIDTH]
     covered = np.hypot((u - 160) / 155, (v - 120) / 115) + 0.1 * np.sin(u / 7) * np.sin(v / 5) < 0.9  # a wavy rim with corners
     runs = {}
-    for name, mask in (("masked", covered), ("not", None)):
+    for name, mask in (("masked", Coverage(covered)), ("not", None)):
         runs[name] = Run()
         for z in np.arange(5.0, 0.8, -0.1):
             rgb, depth = wall(z)

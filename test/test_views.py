@@ -127,7 +127,7 @@ def test_where_the_image_does_not_reach_there_is_no_depth():
     assert 0.2 < covered.mean() < 0.9
     assert (white[covered] > 250).all() and (white[~covered].min(-1) < 255).mean() > 0.99
     prediction = Prediction(torch.full((24, 32), 3.0), "metric", (HEIGHT, WIDTH), False)
-    frame = Frame(np.zeros((HEIGHT, WIDTH, 3), np.uint8), None, covered)
+    frame = Frame(np.zeros((HEIGHT, WIDTH, 3), np.uint8), None, rectification.coverage())
     depth = Refiner().refine(frame, prediction, RefineSettings(DepthSettings(0.1, 10))).metres
     assert torch.isnan(depth[torch.from_numpy(~covered)]).all() and (depth[torch.from_numpy(covered)] == 3).all()
 

@@ -33,7 +33,7 @@ def contact_sheet(path: Path, bundles: list[dict], pixels: Callable, read_cloud:
 
 
 def _turbo(depth: np.ndarray) -> np.ndarray:
-    return colorize(torch.from_numpy(np.nan_to_num(depth, posinf=1e3)), 0.0, _FAR, "turbo").numpy()
+    return colorize(torch.from_numpy(np.nan_to_num(depth, posinf=1e3)), 0.0, _FAR, "turbo")
 
 
 def _heat(share: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from .edges import UPSAMPLINGS, between_surfaces, enlarge
 from .filters import MEDIANS, smooth
 from .grid import grid_rays, sample_grid
 from .ground import ground_inverse_depth, ground_plane, heights
-from .rectify import ROTATIONS, Rectification, ideal_camera, rotate
+from .rectify import ROTATIONS, Coverage, Rectification, ideal_camera, rotate
 from .scale import SOURCES, Fit, FitError, Scale, ScaleEstimator, ScaleSettings, check_fit, fit_inverse_depth
 from .scan import Scan, ScanSettings, scan_of
 from .stabilizer import Stabilizer, StabilizerSettings
@@ -25,6 +25,7 @@ __all__ = [
     "Camera",
     "CameraError",
     "CloudSettings",
+    "Coverage",
     "Fit",
     "FitError",
     "Rectification",

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 
 POINT_STEP = 16  # bytes: x, y, z float32 in metres, then b, g, r, 0 as one float32 named rgb
+_NO_ALPHA = np.array([255, 255, 255, 0], np.uint8).view(np.uint32)
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,10 @@ def unproject(depth: torch.Tensor, rays: torch.Tensor) -> torch.Tensor:
     Returns:
         (H, W, 3) float32 metres: x right, y down, z forward; all three NaN where the depth or the ray is invalid.
     """
-    x, y = rays * depth
-    z = torch.where(torch.isnan(x), torch.nan, depth)
-    return torch.stack([x, y, z], -1)
+    points = depth.new_empty((3, *depth.shape))  # in planes, which is how all of them are worked on
+    torch.mul(rays, depth, out=points[:2])
+    torch.add(depth, points[0], alpha=0, out=points[2])  # NaN where x is
+    return points.permute(1, 2, 0)
 
 
 def pack_cloud(points: torch.Tensor, rgb: np.ndarray) -> np.ndarray:
@@ -56,12 +59,11 @@ def pack_cloud(points: torch.Tensor, rgb: np.ndarray) -> np.ndarray:
 
     Colour is 0x00RRGGBB reinterpreted as float32, as PCL and RViz expect it (sensor_msgs, point_cloud2_iterator.hpp).
     """
-    height, width = rgb.shape[:2]
-    packed = np.empty((height, width, 4), np.float32)
-    packed[..., :3] = points.cpu().numpy()
-    colour = packed.view(np.uint8)[..., 12:]
-    colour[..., 0], colour[..., 1], colour[..., 2], colour[..., 3] = rgb[..., 2], rgb[..., 1], rgb[..., 0], 0
-    return packed.view(np.uint8)
+    if not points.numel():
+        return np.empty((*rgb.shape[:2], POINT_STEP), np.uint8)
+    colour = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGRA).view(np.uint32)[..., 0]
+    colour &= _NO_ALPHA
+    return cv2.merge([*points.permute(2, 0, 1).cpu().numpy(), colour.view(np.float32)]).view(np.uint8)
 
 
 def voxel_grid(points: torch.Tensor, rgb: np.ndarray, side: float) -> tuple[torch.Tensor, np.ndarray]:

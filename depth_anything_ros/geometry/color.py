@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import cv2
 import numpy as np
 import torch
@@ -19,21 +17,16 @@ COLORMAPS = {
 }
 
 
-def colorize(values: torch.Tensor, low: float, high: float, colormap: str) -> torch.Tensor:
-    """(H, W) float -> (H, W, 3) uint8 BGR: `low` gets the map's last colour, `high` its first, invalid values black.
+def colorize(values: torch.Tensor, low: float, high: float, colormap: str) -> np.ndarray:
+    """(H, W) float32 -> (H, W, 3) uint8 BGR: `low` gets the map's last colour, `high` its first, invalid values black.
 
-    Near is therefore bright for depth; pass inverse depth with low > high to get the same.
+    Near is therefore bright for depth; pass inverse depth with low > high to get the same. OpenCV's work, on the CPU.
     """
-    position = ((high - values) / (high - low)).clamp(0, 1)
-    index = torch.nan_to_num(position * 255).round().long()
-    picture = _table(colormap, str(values.device))[index]
-    return torch.where(torch.isnan(values)[..., None], 0, picture)
-
-
-@lru_cache(maxsize=16)
-def _table(colormap: str, device: str) -> torch.Tensor:
-    ramp = np.arange(256, dtype=np.uint8)[:, None]
-    return torch.from_numpy(cv2.applyColorMap(ramp, COLORMAPS[colormap])[:, 0]).to(device)
+    clamped = values.clamp(min(low, high), max(low, high)).cpu().numpy()  # infinities have no place in uint8
+    scale = 255 / (high - low)
+    places = cv2.convertScaleAbs(clamped, alpha=-scale, beta=high * scale)
+    valid = cv2.compare(clamped, clamped, cv2.CMP_EQ)
+    return cv2.copyTo(cv2.applyColorMap(places, COLORMAPS[colormap]), valid)
 
 
 class AdaptiveRange:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .arrays import Array, blank, choose, library, lowest, pick, to_array, to_tensor, turned, votes
 from .grid import grid_places
 
 UPSAMPLINGS = ("bilinear", "nearest", "guided")
@@ -30,31 +32,56 @@ def between_surfaces(depth: torch.Tensor, tolerance: float) -> torch.Tensor:
     Args:
         tolerance: how far off the foretold inverse depth may be, as a share of the pixel's own.
     """
-    inverse = 1 / depth
-    alone = torch.zeros_like(depth, dtype=torch.bool)
-    for axis in (0, 1):
-        padded = _continued(inverse, axis, _REACH + _SPAN)
-
-        def beside(steps: int, padded=padded, axis=axis) -> torch.Tensor:
-            return padded.narrow(axis, _REACH + _SPAN + steps, depth.shape[axis])
-
-        slope = _REACH / _SPAN
-        sides = [(1 + slope) * beside(side * _REACH) - slope * beside(side * (_REACH + _SPAN)) for side in (-1, 1)]
-        allowed = tolerance * inverse
-        met = ((sides[0] - inverse).abs() <= allowed) | ((sides[1] - inverse).abs() <= allowed)
-        alike = torch.minimum((beside(-1) - inverse).abs(), (beside(1) - inverse).abs()) <= allowed
-        thin = (inverse > torch.maximum(beside(-_REACH), beside(_REACH))) & alike
-        alone |= ~(met | thin)
-    votes = F.avg_pool2d(alone[None, None].to(depth.dtype), 3, 1, 1)[0, 0]  # of nine, itself among them
-    return alone & (votes > 3.5 / 9)  # an edge is a line: single pixels are the network's noise
+    return to_tensor(_alone(to_array(1 / depth), tolerance))
 
 
-def _continued(values: torch.Tensor, axis: int, count: int) -> torch.Tensor:
-    """`count` more values at both ends of an axis, turned about the last one, which continues what is affine."""
-    size = values.shape[axis]
-    before = 2 * values.narrow(axis, 0, 1) - values.narrow(axis, 1, count).flip(axis)
-    after = 2 * values.narrow(axis, size - 1, 1) - values.narrow(axis, size - 1 - count, count).flip(axis)
-    return torch.cat([before, values, after], axis)
+def _alone(inverse: Array, tolerance: float) -> Array:
+    alone = _unforetold(inverse, tolerance) | turned(_unforetold(turned(inverse), tolerance))
+    return alone & (votes(alone) > 3)  # an edge is a line: single pixels are the network's noise
+
+
+def _unforetold(inverse: Array, tolerance: float) -> Array:
+    """(h, w) bool: what neither the rows above nor those below foretell, and is nothing thin; transposed for columns."""
+    of, rows, slope = library(inverse), len(inverse), _REACH / _SPAN
+    padded = _continued(inverse, _REACH + _SPAN)
+    near, far, change = (1 + slope) * padded, slope * padded, abs(padded[1:] - padded[:-1])
+
+    def beside(values: Array, steps: int) -> Array:
+        return values[_REACH + _SPAN + steps :][:rows]
+
+    def off(side: int) -> Array:
+        foretold = beside(near, side * _REACH) - beside(far, side * (_REACH + _SPAN))
+        foretold -= inverse
+        return of.abs(foretold, out=foretold)
+
+    allowed = tolerance * inverse
+    met = (off(-1) <= allowed) | (off(1) <= allowed)
+    alike = of.minimum(beside(change, -1), beside(change, 0)) <= allowed
+    thin = (inverse > of.maximum(beside(padded, -_REACH), beside(padded, _REACH))) & alike
+    return ~(met | thin)
+
+
+def _continued(values: Array, count: int) -> Array:
+    """`count` more rows at both ends, turned about the last one, which continues what is affine."""
+    of = library(values)
+    before = 2 * values[:1] - of.flip(values[1 : count + 1], (0,))
+    after = 2 * values[-1:] - of.flip(values[-count - 1 : -1], (0,))
+    return of.concatenate([before, values, after])
+
+
+def _torn(inverse: Array, alone: Array, tolerance: float) -> Array:
+    """(h - 1, w - 1) bool: the cells of four grid pixels that an edge goes through."""
+    of = library(inverse)
+    high = _of_cells(of.maximum, inverse)
+    step = high - _of_cells(of.minimum, inverse)  # alike in all cells of a plane, however steep
+    usual = of.maximum(tolerance * high, lowest(step, 5))
+    return (step > 2 * usual) | _of_cells(of.logical_or, alone)
+
+
+def _of_cells(most: Callable, values: Array) -> Array:
+    """(h - 1, w - 1): the most of each four values."""
+    values = most(values[1:], values[:-1])
+    return most(values[:, 1:], values[:, :-1])
 
 
 def enlarge(
@@ -76,30 +103,24 @@ def enlarge(
         rgb: (H, W, 3) uint8 of the image; for guided only.
     """
     (y, y_cell), (x, x_cell) = (_cells(n, m, align_corners, str(depth.device)) for n, m in zip(size, depth.shape))
+    grid = to_array(depth)
+    if tolerance:
+        inverse = to_array(depth.reciprocal())
+        alone = _alone(inverse, tolerance)
+        grid = blank(grid, alone)
     if upsampling == "nearest":
-        if tolerance:
-            depth = torch.where(between_surfaces(depth, tolerance), torch.nan, depth)
-        return depth[y[:, None], x]
+        return to_tensor(pick(grid, y, x))
     if size == tuple(depth.shape):
-        smooth = depth
+        smooth = depth.clone()
     else:
         smooth = F.interpolate(depth[None, None], size=size, mode="bilinear", align_corners=align_corners)[0, 0]
     if not tolerance:
         return smooth
-    alone = between_surfaces(depth, tolerance)
-    inverse = (1 / depth)[None, None]
-    high = F.max_pool2d(inverse, 2, 1)
-    # Of inverse depth over a cell of four grid pixels; alike in all cells of a plane, however steep.
-    step = high + F.max_pool2d(-inverse, 2, 1)
-    torn = ((step > 2 * tolerance * high) & (step > 2 * -F.max_pool2d(-step, 5, 1, 2)))[0, 0]
-    torn |= F.max_pool2d(alone[None, None].to(depth.dtype), 2, 1)[0, 0] > 0
-    depth = torch.where(alone, torch.nan, depth)
-    torn = torn[y_cell[:, None], x_cell]
+    torn = pick(_torn(inverse, alone, tolerance), y_cell, x_cell)
     if upsampling != "guided":
-        return torch.where(torn, depth[y[:, None], x], smooth)
-    rows, columns = torn.nonzero(as_tuple=True)
-    smooth = smooth.clone()
-    smooth[rows, columns] = _most_alike(depth, rgb, rows, columns, y, x)
+        return to_tensor(choose(torn, pick(grid, y, x), to_array(smooth)))
+    rows, columns = to_tensor(torn).nonzero(as_tuple=True)
+    smooth[rows, columns] = _most_alike(to_tensor(grid), rgb, rows, columns, y, x)
     return smooth
 
 

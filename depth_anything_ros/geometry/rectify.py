@@ -9,12 +9,32 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+import torch
 
 from .camera import EQUIDISTANT, PINHOLE, Camera
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 ROTATIONS = (0, 90, 180, 270)
 _WIDEST = 120.0  # degrees; a wider flat view is mostly rim
+
+
+@dataclass(frozen=True, eq=False)
+class Coverage:
+    """Where a view shows something. What frames need of it is made once: one object per view, not per frame.
+
+    Attributes:
+        mask: (H, W) bool, False where the view shows nothing.
+    """
+
+    mask: np.ndarray
+
+    def hidden(self, size: tuple[int, int], device: str) -> torch.Tensor:
+        """(h, w) bool on a device: where a grid of this size over the view shows nothing."""
+        return _hidden(self, size, device)
+
+    def inner(self, size: tuple[int, int], rim: int) -> np.ndarray:
+        """(h, w) uint8: where a grid of this size shows something in all of the `rim` x `rim` around a pixel; else 0."""
+        return _inner(self, size, rim)
 
 
 @dataclass(frozen=True)
@@ -37,7 +57,11 @@ class Rectification:
 
     def covered(self) -> np.ndarray:
         """(H, W) bool: pixels of the view that the image reaches."""
-        return _covered(self)
+        return self.coverage().mask
+
+    def coverage(self) -> Coverage:
+        """The same for `pipeline.Frame`."""
+        return _coverage(self)
 
     @property
     def wide(self) -> bool:
@@ -83,7 +107,21 @@ def _maps(rectification: Rectification) -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache(maxsize=16)
-def _covered(rectification: Rectification) -> np.ndarray:
+def _coverage(rectification: Rectification) -> Coverage:
     x, y = _float_maps(rectification)
     source = rectification.source
-    return (x >= 0) & (y >= 0) & (x <= source.width - 1) & (y <= source.height - 1)
+    return Coverage((x >= 0) & (y >= 0) & (x <= source.width - 1) & (y <= source.height - 1))
+
+
+def _resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+@lru_cache(maxsize=32)
+def _hidden(coverage: Coverage, size: tuple[int, int], device: str) -> torch.Tensor:
+    return torch.from_numpy(_resized(coverage.mask, size) == 0).to(device)
+
+
+@lru_cache(maxsize=16)
+def _inner(coverage: Coverage, size: tuple[int, int], rim: int) -> np.ndarray:
+    return cv2.erode(_resized(coverage.mask, size), np.ones((rim, rim), np.uint8), borderValue=1)

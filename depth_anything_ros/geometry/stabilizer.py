@@ -20,6 +20,7 @@ import torch.nn.functional as F
 
 from .camera import Camera
 from .grid import sample_grid
+from .rectify import Coverage
 from .scale import FitError, fit_inverse_depth
 
 _WIDTH = 320  # pixels that images are tracked at
@@ -88,7 +89,7 @@ class Stabilizer:
         camera: Camera,
         align_corners: bool,
         stamp_ns: int,
-        covered: np.ndarray | None = None,
+        covered: Coverage | None = None,
     ) -> torch.Tensor:
         """The frame's inverse depth, tied to the frames before.
 
@@ -97,7 +98,7 @@ class Stabilizer:
             rgb: (H, W, 3) uint8, the image that it belongs to.
             camera: of that image.
             stamp_ns: of the frame; one that goes back in time, or comes after more than a second, begins anew.
-            covered: (H, W) bool, where the image shows something; its black rim stands still, whatever the camera does.
+            covered: where the image shows something; its black rim stands still, whatever the camera does.
         """
         size = rgb.shape[:2]
         factor = min(1.0, _WIDTH / size[1])
@@ -118,10 +119,7 @@ class Stabilizer:
             inverse = torch.maximum(self._a * inverse + self._b, _LEAST * inverse)
             if self.settings.pixels and self.state == "still" and before.inverse.shape == inverse.shape:
                 inverse = _settle(before, inverse, grey, 2 / self.settings.memory)
-        mask = None
-        if covered is not None:
-            mask = cv2.resize(covered.astype(np.uint8), grey.shape[::-1], interpolation=cv2.INTER_NEAREST)
-            mask = cv2.erode(mask, np.ones((_RIM, _RIM), np.uint8), borderValue=1)
+        mask = covered.inner(grey.shape, _RIM) if covered else None
         corners = cv2.goodFeaturesToTrack(grey, _CORNERS, 0.01, _APART, mask=mask)
         corners = np.empty((0, 2), np.float32) if corners is None else corners.reshape(-1, 2)
         pixels = to_image(corners)
@@ -142,19 +140,19 @@ class Stabilizer:
             if found.sum() < max(_ENOUGH, _GONE * len(found)):
                 self.reset()
                 return
-            points, was, now = before.points[found], before.corners[found], now[found]
-            shift = float(np.median(np.linalg.norm(now - was, axis=1)))
-            if shift < _STILL:
+            points, shifts = before.points[found], np.linalg.norm(now[found] - before.corners[found], axis=1)
+            pixels = to_image(now[found])
+            if np.median(shifts) < _STILL:
                 self.state, expected = "still", points[:, 2]
-                close = np.linalg.norm(now - was, axis=1) < 4 * _NOISE
+                close = shifts < 4 * _NOISE
             else:
                 self.state = "tracking"
-                rays = _points(before.camera, to_image(now), np.ones(len(now)))[:, :2]
+                rays = _points(before.camera, pixels, np.ones(len(pixels)))[:, :2]
                 seen = np.isfinite(rays).all(1)  # a distorted lens has pixels without a ray
-                rays, points, now = rays[seen], points[seen], now[seen]
+                rays, points, pixels = rays[seen], points[seen], pixels[seen]
                 noise = _NOISE / grey.shape[1] * before.camera.width / before.camera.fx
                 expected, close = _carry(points, rays, noise)
-            here = sample_grid(inverse, to_image(now), size, align_corners)
+            here = sample_grid(inverse, pixels, size, align_corners)
             close &= (expected > 0) & np.isfinite(here) & (here > 0)
             if close.sum() >= _ENOUGH:
                 self._a, self._b = _fit(here[close], 1 / expected[close])

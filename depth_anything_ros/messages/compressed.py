@@ -16,9 +16,10 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
 from .cdr import MessageError
+from .outgoing import fill
 
 _INVERSE_DEPTH = 0
-_PNG_LEVEL, _JPEG_QUALITY = 1, 90
+_PNG_LEVEL = 1
 _LARGEST_CODE = 65535
 
 
@@ -42,25 +43,23 @@ def compressed_raw_depth_message(header: Header, millimetres: np.ndarray) -> Com
     return _message(header, "16UC1", millimetres, 0.0, 0.0)
 
 
-def compressed_color_message(header: Header, bgr: np.ndarray) -> CompressedImage:
-    """A JPEG of (H, W, 3) uint8 BGR."""
+def compressed_color_message(header: Header, bgr: np.ndarray, quality: int = 90) -> CompressedImage:
+    """A JPEG of (H, W, 3) uint8 BGR; quality from 0 to 100."""
     message = CompressedImage(header=header, format="bgr8; jpeg compressed bgr8")
-    return _filled(message, b"", ".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    fill(message, _encoded(".jpg", bgr, cv2.IMWRITE_JPEG_QUALITY, quality))
+    return message
 
 
 def _message(header: Header, encoding: str, codes: np.ndarray, a: float, b: float) -> CompressedImage:
     # Up to Iron the format ends there; later readers take both (codec.cpp, decodeCompressedDepthImage).
     codec = "" if os.environ.get("ROS_DISTRO") in ("humble", "iron") else " png"
     message = CompressedImage(header=header, format=f"{encoding}; compressedDepth{codec}")
-    start = struct.pack("<iff", _INVERSE_DEPTH, a, b)
-    return _filled(message, start, ".png", codes, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL])
+    fill(message, struct.pack("<iff", _INVERSE_DEPTH, a, b), _encoded(".png", codes, cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL))
+    return message
 
 
-def _filled(message: CompressedImage, start: bytes, kind: str, image: np.ndarray, options: list[int]) -> CompressedImage:
-    good, data = cv2.imencode(kind, image, options)
+def _encoded(kind: str, image: np.ndarray, option: int, value: int) -> np.ndarray:
+    good, data = cv2.imencode(kind, image, [option, value])
     if not good:
         raise MessageError(f"OpenCV could not encode a {image.shape} image as {kind}")
-    del message.data[:]
-    message.data.frombytes(start)
-    message.data.frombytes(memoryview(data.reshape(-1)))
-    return message
+    return data

@@ -20,25 +20,31 @@ def ros_header(header: ImageHeader) -> Header:
     return Header(stamp=Time(sec=header.sec, nanosec=header.nanosec), frame_id=header.frame_id)
 
 
-def image_message(header: Header, pixels: np.ndarray, encoding: str) -> Image:
-    """An Image of a C-contiguous (H, W) or (H, W, channels) array in this machine's byte order."""
-    message = Image(header=header, height=int(pixels.shape[0]), width=int(pixels.shape[1]), encoding=encoding)
+def image_message(header: Header, pixels: np.ndarray, encoding: str, message: Image | None = None) -> Image:
+    """An Image of a C-contiguous (H, W) or (H, W, channels) array in this machine's byte order.
+
+    Args:
+        message: one that is not needed any more, to be filled anew: large memory is slow to get.
+    """
+    message = message or Image()
+    message.header, message.encoding = header, encoding
+    message.height, message.width = (int(side) for side in pixels.shape[:2])
     message.step = int(pixels.strides[0])
     message.is_bigendian = int(sys.byteorder == "big")
     fill(message, pixels)
     return message
 
 
-def cloud_message(header: Header, packed: np.ndarray) -> PointCloud2:
-    """An organised PointCloud2 of a (H, W, POINT_STEP) uint8 array from `geometry.pack_cloud`."""
-    height, width = (int(side) for side in packed.shape[:2])
-    fields = [
+def cloud_message(header: Header, packed: np.ndarray, message: PointCloud2 | None = None) -> PointCloud2:
+    """An organised PointCloud2 of a (H, W, POINT_STEP) uint8 array from `geometry.pack_cloud`; `message`: as above."""
+    message = message or PointCloud2()
+    message.header, message.is_bigendian, message.is_dense = header, sys.byteorder == "big", False
+    message.height, message.width = (int(side) for side in packed.shape[:2])
+    message.point_step, message.row_step = POINT_STEP, POINT_STEP * message.width
+    message.fields = [
         PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
         for i, name in enumerate(("x", "y", "z", "rgb"))
     ]
-    message = PointCloud2(header=header, height=height, width=width, fields=fields, is_dense=False)
-    message.is_bigendian = sys.byteorder == "big"
-    message.point_step, message.row_step = POINT_STEP, POINT_STEP * width
     fill(message, packed)
     return message
 
@@ -65,7 +71,15 @@ def scale_message(header: Header, scale: Scale) -> DiagnosticArray:
     return DiagnosticArray(header=header, status=[status])
 
 
-def fill(message, array: np.ndarray) -> None:
-    """Replace `message.data` by the bytes of a C-contiguous array."""
-    del message.data[:]
-    message.data.frombytes(memoryview(array.reshape(-1).view(np.uint8)))
+def fill(message, *parts: np.ndarray | bytes) -> None:
+    """Replace `message.data` by the bytes of C-contiguous arrays, one after the other; in its own memory if they fit."""
+    parts = [part if isinstance(part, bytes) else part.reshape(-1).view(np.uint8) for part in parts]
+    if len(message.data) != sum(len(part) for part in parts):
+        del message.data[:]
+        for part in parts:
+            message.data.frombytes(memoryview(part))
+        return
+    memory = memoryview(message.data)
+    for part in parts:
+        memory[: len(part)] = part
+        memory = memory[len(part) :]

@@ -26,7 +26,8 @@ from std_msgs.msg import Header
 from ..demo.sources import Shot, SourceError, open_source, render_scenes
 from ..geometry import Camera
 from ..messages.camera_info import info_of_camera
-from ..messages.outgoing import fill, image_message
+from ..messages.compressed import compressed_color_message
+from ..messages.outgoing import image_message
 from .process import keep_large_buffers, use_large_shared_memory
 
 _PARAMETERS = (
@@ -128,10 +129,8 @@ class CameraPlayer(Node):
             camera = Camera.from_fov(width, height, float(self._value("fov_deg")))
         self._info.publish(info_of_camera(header, camera))
         if self._compressed.get_subscription_count():
-            message = CompressedImage(header=header, format="bgr8; jpeg compressed bgr8")
             bgr = cv2.cvtColor(shot.rgb, cv2.COLOR_RGB2BGR)
-            fill(message, cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, 95))[1])
-            self._compressed.publish(message)
+            self._compressed.publish(compressed_color_message(header, bgr, quality=95))
         if shot.depth is not None and self._truth.get_subscription_count():
             self._truth.publish(image_message(header, shot.depth, "32FC1"))
         if self._image.get_subscription_count():

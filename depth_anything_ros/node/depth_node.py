@@ -166,6 +166,7 @@ class DepthNode(LifecycleNode):
                 self._surroundings.refresh(self._settings)
             if self._settings:
                 self._apply_parameters()
+                self._network.tell_progress()
                 self._notice_failures()
         except Exception as error:
             self._problem("internal error", f"housekeeping failed: {type(error).__name__}: {error}")

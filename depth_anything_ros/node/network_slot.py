@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from ..inference import DepthEstimator, release_memory
 from ..models import locate
 from .parameters import NetworkSettings, Settings
 
+_TELL_EVERY = 10.0  # seconds
 _USUAL = (640, 480, 0)
 Shape = tuple[int, int, int]  # of what cameras send: width, height, and their own input size (0: the node's)
 
@@ -40,7 +42,7 @@ class NetworkSlot:
         self.running: Running | None = None
         self.requested: Settings | None = None
         self.error = ""
-        self._log = log
+        self._log, self._requested_at, self._told = log, 0.0, 0.0
         self._shapes: dict[str, Shape] = {}  # the last of each camera: what a network is got ready for before it runs
         self._lock = threading.Lock()
         self._one_load = threading.Lock()  # two networks being loaded at once may be one too many for the memory
@@ -51,11 +53,20 @@ class NetworkSlot:
         with self._lock:
             return self.requested is not None and not self.error and not self._runs(self.requested.network)
 
+    def tell_progress(self) -> None:
+        """A line in the log now and then while a network is loading; call it a few times a second."""
+        now = time.monotonic()
+        if self.loading and now - self._told >= _TELL_EVERY:
+            self._told = now
+            self._log(f"still loading the network, after {now - self._requested_at:.0f} s (first use downloads, or builds)")
+
     def request(self, settings: Settings) -> None:
         """Run with these settings: at once if the network is the one that runs, else as soon as theirs is loaded."""
         with self._lock:
             loading = self.requested and not self.error and self.requested.network == settings.network
             self.requested, self.error = settings, ""
+            if not loading:
+                self._requested_at = self._told = time.monotonic()
             if self._runs(settings.network):
                 self.running = Running(self.running.estimator, settings)
             elif not loading:

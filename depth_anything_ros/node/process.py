@@ -17,7 +17,7 @@ import torch
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
-_CPU_THREADS = torch.get_num_threads()
+_MANY_CORES = 4  # with more, one is left to callbacks and to the robot's other processes
 _HERE = Path(__file__).resolve().parent
 _PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 _KILTED_RCLPY = 9  # major version since which the first of them is read; before, the second
@@ -46,17 +46,26 @@ def use_large_shared_memory() -> None:
 def keep_large_buffers() -> None:
     """Let glibc reuse buffers of image size instead of mapping and page-faulting new ones for every frame.
 
-    M_MMAP_THRESHOLD (-3) and M_TRIM_THRESHOLD (-1) of mallopt(3); no other C library is touched.
+    M_MMAP_MAX (-4) and M_TRIM_THRESHOLD (-1) of mallopt(3): nothing is mapped by itself, whatever its size, on any thread (a
+    cloud of a 1080p image is larger than the largest M_MMAP_THRESHOLD). No other C library is touched.
     """
     if sys.platform.startswith("linux"):
         libc = ctypes.CDLL(None)
         if hasattr(libc, "gnu_get_libc_version"):
-            libc.mallopt(-3, 32 << 20)
+            libc.mallopt(-4, 0)
             libc.mallopt(-1, 512 << 20)
 
 
+def _usual_threads() -> int:
+    threads = torch.get_num_threads()  # cores that we may run on, or OMP_NUM_THREADS
+    return threads - 1 if threads > _MANY_CORES and "OMP_NUM_THREADS" not in os.environ else threads
+
+
+_CPU_THREADS = _usual_threads()
+
+
 def make_deterministic(on: bool) -> None:
-    """One order of every sum: deterministic kernels and one CPU thread; or torch's own ways again."""
+    """One order of every sum: deterministic kernels and one CPU thread; off: as many as leave callbacks a core."""
     if on:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(on, warn_only=True)

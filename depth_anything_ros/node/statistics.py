@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -32,6 +34,7 @@ class Statistics:
             self._arrivals: deque[float] = deque(maxlen=2000)
             self._departures: deque[float] = deque(maxlen=2000)
             self._latencies: deque[float] = deque(maxlen=300)
+            self._stages: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=300))
             self.started = time.monotonic()
 
     def arrived(self, replaced: bool) -> None:
@@ -41,12 +44,26 @@ class Statistics:
             self.dropped += replaced
             self._arrivals.append(time.monotonic())
 
-    def departed(self, latency: float) -> None:
-        """All outputs of a frame went out, `latency` seconds after it came in."""
+    def departed(self, latency: float, network: float) -> None:
+        """All outputs of a frame went out, `latency` seconds after it came in, of which it was `network` seconds in there."""
         with self._lock:
             self.published += 1
             self._departures.append(time.monotonic())
             self._latencies.append(latency)
+            self._stages["network"].append(network)
+            self._stages["all but the network"].append(latency - network)
+
+    def spent(self, stage: str, seconds: float) -> None:
+        """A stage of a frame's way took that long."""
+        with self._lock:
+            self._stages[stage].append(seconds)
+
+    @contextmanager
+    def timing(self, stage: str) -> Iterator[None]:
+        """`spent` on what happens inside."""
+        start = time.perf_counter()
+        yield
+        self.spent(stage, time.perf_counter() - start)
 
     def skipped(self, why: str) -> None:
         """An image was taken but not worked on."""
@@ -90,6 +107,9 @@ class Statistics:
                 "latency p99 (ms)": f"{p99:.1f}",
                 "last error": self.last_problem,
             }
+            for stage, seconds in self._stages.items():
+                p50, p99 = np.percentile(seconds, (50, 99)) * 1000
+                rows[f"time {stage} p50, p99 (ms)"] = f"{p50:.2f} {p99:.2f}"
             rows |= {f"frames {why}": str(count) for why, count in sorted(self.skips.items())}
             return rows | {f"problems: {kind}": str(count) for kind, count in sorted(self.problems.items())}
 

@@ -64,6 +64,7 @@ class CameraStream:
         self.relative_range = AdaptiveRange()
         self.refiner, self.refined = Refiner(), Refined(None)
         self.gathered: list | None = None  # while a calibration is under way: (network, kind, focal, inverse, truth) of frames
+        self.network_seconds = 0.0  # that the frame at hand spent in the network
         self.silent = self.warned = False  # whether a line about missing images, about the frame has been logged
         self.calibration = self.frame_id = ""  # of the last image, in words for diagnostics
 

@@ -33,6 +33,7 @@ _LACKS = {  # what outputs may lack -> (kind of problem, text)
     "confidence": ("not enabled", "confidence.enabled is false"),
     "scale": ("not enabled", "scale.source is none"),
 }
+_PLAUSIBLE_AGE = 5.0  # seconds from an image's stamp to its arrival
 _PATIENCE = 15.0  # seconds to wait for the frame at hand
 
 
@@ -97,8 +98,13 @@ class Worker:
         elif stream.gathered is None and not stream.publications.wanted():
             stream.statistics.skipped("that nobody wanted")
         else:
-            with self._guarded(stream):
-                return stream.prepare(arrival, *self._decode(arrival))
+            stream.statistics.spent("wait", time.monotonic() - arrival.time)
+            with self._guarded(stream), stream.statistics.timing("decode"):
+                header, rgb = self._decode(arrival)
+                age = time.time() - header.stamp_ns * 1e-9 - (time.monotonic() - arrival.time)
+                if 0 <= age < _PLAUSIBLE_AGE:  # else the stamp is of another clock
+                    stream.statistics.spent("receive", age)
+                return stream.prepare(arrival, header, rgb)
         return None
 
     def _ready(self, job: Job) -> bool:
@@ -133,7 +139,11 @@ class Worker:
             images = [job.upright for job in jobs]
             if running.settings.normalize_exposure:
                 images = [normalize_exposure(image) for image in images]
-            predictions = estimator.predict_batch(images, running.settings.confidence)
+            times: dict[str, float] = {}
+            predictions = estimator.predict_batch(images, running.settings.confidence, times.__setitem__)
+            for job in jobs:
+                job.stream.statistics.spent("preprocess", times["preprocess"])
+                job.stream.network_seconds = times["network"]
             self._failures = 0
             return list(zip(jobs, predictions))
         except Exception as error:
@@ -147,13 +157,14 @@ class Worker:
         """Everything that somebody wants of a frame, all with the image's own stamp and frame."""
         stream, wanted = job.stream, job.stream.publications.wanted()
         side, missing = self._surroundings.side(job.frame.stamp_ns, job.header.frame_id, settings, wanted)
-        stream.refined = stream.refiner.refine(job.frame, prediction, settings.refine, side)
+        with stream.statistics.timing("refine"):
+            stream.refined = stream.refiner.refine(job.frame, prediction, settings.refine, side)
         gathered = stream.gathered
         if gathered is not None and stream.refiner.pairs is not None:
             gathered.append((prediction.network, prediction.kind, job.frame.camera.focal, *stream.refiner.pairs))
         outputs = Outputs(job.frame, prediction, stream.refined, side, settings.outputs, stream.relative_range)
-        unserved = stream.publications.publish(wanted, job.header, outputs, job.info)
-        stream.statistics.departed(time.monotonic() - job.arrival.time)
+        unserved = stream.publications.publish(wanted, job.header, outputs, job.info, stream.statistics.spent)
+        stream.statistics.departed(time.monotonic() - job.arrival.time, stream.network_seconds)
         for need, topics in unserved.items():
             kind, text = _LACKS[need]
             if need == "camera" and job.problem:
