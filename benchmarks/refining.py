@@ -11,8 +11,10 @@ trained ones), the true inverse depth on its grid for what it says; 2000 points 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ import torch.nn.functional as F
 from stabilizer import walk
 
 from depth_anything_ros.demo.families import HELD_OUT_SEED
+from depth_anything_ros.depth_benchmark import random_weights
 from depth_anything_ros.geometry import (
     AdaptiveRange,
     CloudSettings,
@@ -29,8 +32,6 @@ from depth_anything_ros.geometry import (
     Transform,
 )
 from depth_anything_ros.inference import DepthEstimator, Prediction
-from depth_anything_ros.models import ENCODERS, MODELS
-from depth_anything_ros.models.network import DepthNetwork
 from depth_anything_ros.outputs import Outputs, OutputSettings
 from depth_anything_ros.pipeline import DepthSettings, Frame, Refiner, RefineSettings, Side
 
@@ -50,9 +51,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=12)
     args = parser.parse_args()
-    torch.manual_seed(0)
-    network = DepthNetwork(MODELS["v2"], ENCODERS["vits"], MODELS["v2"].taps["vits"]).requires_grad_(False).eval()
-    estimator = DepthEstimator(network, "v2", "vits", 518, torch.device("cpu"), "fp32")
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = random_weights("v2", "vits", Path(folder))
+        estimator = DepthEstimator.create("v2", "vits", str(checkpoint), device="cpu", backend="torch", precision="fp32")
     shots = list(walk(HELD_OUT_SEED + 11, "hall", args.frames, 0.5))
     random, spent = np.random.default_rng(0), defaultdict(list)
     refiners = {"none": (Refiner(), PLAIN)} | {name: (Refiner(), settings) for name, settings in STEPS.items()}

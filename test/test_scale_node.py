@@ -285,6 +285,7 @@ def test_the_service_writes_a_calibration_that_the_next_node_runs_with(camera, t
         bench(namespace="/fixed", listen=("depth/image", "depth/scale")) as it,
     ):
         it.wait_reading()
+        it.wait(lambda: "running v2/vits" in fixed.log, "its network")
         depth = depth_of(it.expect("depth/image", it.send(RGB)))
         assert np.nanmedian(np.abs(depth * (a * relative + b) - 1)) < 0.01
         assert it.set_parameters(input_size=140) == (True, "")

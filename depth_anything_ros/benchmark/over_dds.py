@@ -32,8 +32,13 @@ class DdsError(RuntimeError):
     """Something did not come over DDS; the message has the node's last lines."""
 
 
-class _Bench:
-    """A node with a camera before it, and what comes out of it. Close it."""
+class Bench:
+    """A `depth_node` with these parameters, and what comes out of it. Close it.
+
+    Attributes:
+        latencies: by topic, seconds from the camera's stamp to the arrival here, of everything that came.
+        said: the newest diagnostics of the node.
+    """
 
     def __init__(self, parameters: dict[str, object]):
         self.namespace = f"/depth_benchmark_{os.getpid()}"
@@ -63,6 +68,11 @@ class _Bench:
         return process
 
     def spin_until(self, condition, what: str, seconds: float) -> None:
+        """Take what comes until a condition holds.
+
+        Raises:
+            DdsError: it does not within these seconds, or a process has ended.
+        """
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end or any(process.poll() is not None for process in self._processes):
@@ -71,6 +81,7 @@ class _Bench:
             self._executor.spin_once(0.05)
 
     def end(self, process: subprocess.Popen) -> None:
+        """Interrupt a process and wait for it."""
         self._processes.remove(process)
         process.send_signal(signal.SIGINT)
         process.wait(30)
@@ -82,6 +93,7 @@ class _Bench:
         return {"now_mib": int(found["VmRSS"]) / 1024, "most_mib": int(found["VmHWM"]) / 1024}
 
     def close(self) -> None:
+        """End all processes."""
         for process in list(self._processes):
             self.end(process)
         self._node.destroy_node()
@@ -115,7 +127,7 @@ def measure(parameters: dict[str, object], width: int, height: int, frames: int,
         node: the same from an image's arrival in the node to the last output's departure.
         memory: MiB of the node.
     """
-    bench = _Bench(parameters)
+    bench = Bench(parameters)
     try:
         bench.spin_until(lambda: bench.said.get("network") == "ready", "the network", _PATIENCE)
         camera = ("depth_anything_ros.benchmark.camera", "--width", str(width), "--height", str(height), "--rate")

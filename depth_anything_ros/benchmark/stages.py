@@ -48,7 +48,7 @@ class Way:
             "upsample": lambda: self.prediction.resized(),
             "refine": lambda: self.refiner.refine(Frame(self.rgb, self.camera), self.prediction, _SETTINGS),
             "depth": lambda: self._outputs().depth,
-            "color": lambda: self._outputs().color,
+            "colour": lambda: self._outputs().color,
             "cloud": lambda: self._outputs().cloud,
         }
         return found | self._fill()

@@ -2,7 +2,8 @@
 """Running a depth network on images. No ROS."""
 
 from .backends import BACKENDS, PRECISIONS, candidates
-from .estimator import DepthEstimator, InferenceError, release_memory
+from .estimator import DepthEstimator, InferenceError
+from .memory import release_memory
 from .prediction import Prediction
 from .preprocessing import ImageError, network_size, normalize_exposure, preprocess
 

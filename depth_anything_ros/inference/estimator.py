@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -193,13 +192,6 @@ class DepthEstimator:
         except RuntimeError as error:  # out of memory, a lost device: torch has no common kind for them
             line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InferenceError(f"{self.model}/{self.encoder} failed on {self.device}: {line}") from error
-
-
-def release_memory() -> None:
-    """Give the device's memory of networks that are no longer used back to the system, for other processes."""
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 def choose_device(name: str) -> torch.device:

@@ -11,6 +11,7 @@ import torch
 
 from ..models import DepthNetwork
 from .backends import Backend, Candidate, open_backend
+from .memory import release_memory
 from .preprocessing import preprocess
 from .proof import difference, known_image, reference_output
 
@@ -32,9 +33,9 @@ class Executor:
         self.backend: Backend | None = None
         self.refused: list[str] = []
         self._candidates, self._log = list(candidates), log
-        self._ready: dict[tuple[int, int], Backend] = {}  # read without the lock: who runs does not wait for who prepares
+        self._ready: dict[tuple[int, int], Backend] = {}  # the one used last at the end
         self._attempts: dict[tuple[int, int], threading.Thread] = {}
-        self._one_at_a_time = threading.RLock()
+        self._one_at_a_time, self._table = threading.Lock(), threading.Lock()  # the table's is never held for long
 
     def ready(self, size: tuple[int, int]) -> bool:
         """Whether inputs of (width, height) can be run at once."""
@@ -49,30 +50,40 @@ class Executor:
         if self.ready(size):
             return
         with self._one_at_a_time:
+            backend = self.backend
             while not self.ready(size):
-                name, precision = candidate = self._candidates[0]
-                last = len(self._candidates) == 1
-                try:
-                    backend, problem = self.backend or open_backend(candidate, self.network, self.device), ""
-                    backend.prepare(size[1], size[0])
-                    if not last:
-                        problem = self._disproof(backend, size)
-                except Exception as error:  # each runtime has its own kinds
-                    if last:
-                        raise
-                    problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                backend, problem = self._tried(backend, size)
                 if problem:
-                    self.refused.append(f"{' '.join(filter(None, candidate))} at {size[0]}x{size[1]}: {problem}")
+                    self.refused.append(f"{' '.join(filter(None, self._candidates.pop(0)))} at {size[0]}x{size[1]}: {problem}")
                     self._log(f"backend refused: {self.refused[-1]}")
-                    self._candidates.pop(0)
-                    self.backend, self._ready = None, {}
+                    backend = None
                 else:
-                    self.backend = backend
-                    self._ready[size] = backend
-                    if len(self._ready) > _MAX_SIZES:
-                        oldest = next(iter(self._ready))
-                        del self._ready[oldest]
-                        backend.forget(oldest[1], oldest[0])
+                    self._take(backend, size)
+
+    def _tried(self, backend: Backend | None, size: tuple[int, int]) -> tuple[Backend | None, str]:
+        """The first candidate, prepared for a size, and what is wrong with it; the last is trusted, and its errors go out."""
+        last = len(self._candidates) == 1
+        try:
+            backend = backend or open_backend(self._candidates[0], self.network, self.device)
+            backend.prepare(size[1], size[0])
+            return backend, "" if last else self._disproof(backend, size)
+        except Exception as error:  # each runtime has its own kinds
+            if last:
+                raise
+            return None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+    def _take(self, backend: Backend, size: tuple[int, int]) -> None:
+        """From now on run inputs of this size by this backend, and by no other."""
+        with self._table:
+            if backend is not self.backend:
+                self.backend, self._ready = backend, {}
+            self._ready[size] = backend
+            forgotten = next(iter(self._ready)) if len(self._ready) > _MAX_SIZES else None
+            if forgotten:
+                del self._ready[forgotten]
+        if forgotten:
+            backend.forget(forgotten[1], forgotten[0])
+        release_memory()  # of the pass in float32, and of what was exported
 
     def begin(self, size: tuple[int, int]) -> bool:
         """Whether inputs of (width, height) can be run at once; if not, they are prepared for in the background.
@@ -99,7 +110,10 @@ class Executor:
         """(B, 3, h, w) float32 normalised images on the device -> (B, h, w) float32 there."""
         size = (images.shape[-1], images.shape[-2])
         self.prepare(size)
-        return self._ready[size].run(images)
+        with self._table:
+            backend = self._ready.pop(size)
+            self._ready[size] = backend
+        return backend.run(images)
 
     def _disproof(self, backend: Backend, size: tuple[int, int]) -> str:
         """What a backend says wrongly of a known image; empty: nothing."""

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory that is no longer needed, for other processes."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+
+import torch
+
+
+def release_memory() -> None:
+    """Give back to the system what networks that are gone, and passes that are over, leave behind."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if sys.platform.startswith("linux"):
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):  # glibc
+            libc.malloc_trim(0)
