@@ -19,8 +19,8 @@ ROS_WHEELS = [  # ROS 2 Kilted from PyPI, for machines without a ROS distro
     "ros-lifecycle-msgs",
 ]
 
-OPENVINO = ["openvino>=2024.4"]  # several times as fast on a CPU
-ONNX = ["onnxruntime>=1.18", "onnx>=1.16", "onnxscript>=0.5"]
+OPENVINO = ["openvino>=2024.4", "torch>=2.6"]  # several times as fast on a CPU
+ONNX = ["onnxruntime>=1.18", "onnx>=1.16", "onnxscript>=0.5", "torch>=2.6"]
 
 setup(
     name=NAME,
@@ -74,6 +74,7 @@ setup(
             f"depth_image = {NAME}.depth_image:main",
             f"calibrate = {NAME}.calibrate:main",
             f"depth_export = {NAME}.depth_export:main",
+            f"depth_benchmark = {NAME}.depth_benchmark:main",
         ]
     },
 )

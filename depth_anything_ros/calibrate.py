@@ -64,6 +64,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("measured", nargs="+", help="photo.jpg u,v=metres [u,v=metres ...] [photo2.jpg ...]")
     parser.add_argument("--output", default="depth_scale.yaml", help="default: %(default)s")
     add_network_options(parser, "v2")
+    parser.set_defaults(backend="torch")  # others compile longer than some photos take
     parser.add_argument(
         "--fov-deg", type=float, default=0.0, help="the camera's horizontal field of view; binds the result to it"
     )

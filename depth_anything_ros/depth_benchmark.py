@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import platform
 import re
 import statistics
@@ -51,6 +52,7 @@ def main(args: list[str] | None = None) -> int:
         parser.error(f"--image {options.image} is not WIDTHxHEIGHT")
     if options.threads:
         torch.set_num_threads(options.threads)
+        os.environ["OMP_NUM_THREADS"] = str(options.threads)  # of the node
     try:
         with tempfile.TemporaryDirectory() as folder:
             figures = _measure(options, int(size[1]), int(size[2]), Path(folder))

@@ -8,6 +8,8 @@ import re
 import sys
 from pathlib import Path
 
+import torch
+
 from .command_line import add_network_options, chosen_estimator
 from .inference import PRECISIONS, ImageError
 from .inference.export import onnx_of
@@ -30,6 +32,8 @@ def main(args: list[str] | None = None) -> int:
     size = re.fullmatch(r"(\d+)x(\d+)", options.image)
     if not size:
         parser.error(f"--image {options.image} is not WIDTHxHEIGHT")
+    if options.precision == "bf16":
+        parser.error("ONNX runtimes take hardly any operator in bf16: --precision fp32 or fp16")
     try:
         estimator = chosen_estimator(options)
         width, height = estimator.network_size(int(size[1]), int(size[2]))
@@ -52,6 +56,9 @@ def main(args: list[str] | None = None) -> int:
     except (ModelError, ImageError, OSError, ValueError) as error:
         print(f"depth_export: {error}", file=sys.stderr)
         return 2
+    except Exception as error:  # of the exporter: an older torch, a network of more than 2 GB
+        print(f"depth_export: torch {torch.__version__} could not export it: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     megabytes = options.output.stat().st_size / 1e6
     print(f"{options.output}: {facts['network']}, input 1x3x{height}x{width}, {facts['output']}, {megabytes:.0f} MB")
     return 0

@@ -26,6 +26,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("images", nargs="+", type=Path, help="photos")
     parser.add_argument("--output", type=Path, help="folder for the results (default: beside each photo)")
     add_network_options(parser, "v2_metric_indoor")
+    parser.set_defaults(backend="torch")  # others compile longer than a photo takes
     parser.add_argument("--colormap", default="turbo", choices=COLORMAPS)
     options = parser.parse_args(args)
     try:

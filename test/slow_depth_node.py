@@ -2,7 +2,6 @@
 """The depth node with a network that takes SLOW_NETWORK_SECONDS for a frame."""
 
 import os
-import sys
 import time
 
 from depth_anything_ros.inference import DepthEstimator
@@ -25,4 +24,4 @@ DepthEstimator.predict_batch = slow(DepthEstimator.predict_batch)
 DepthEstimator.prepare = slow(DepthEstimator.prepare)  # the first pass is part of loading
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -51,7 +51,7 @@ def test_every_backend_says_what_the_plain_network_says(backend, precision, tole
         expected = create_model("demo")(plain)[0].numpy()
     share = np.abs(prediction - expected) / expected
     assert share.mean() < tolerance and np.percentile(share, 99) < 5 * tolerance
-    assert share.max() > 1e-4 or tolerance < 0.01  # half precision is half precision
+    assert share.max() > 1e-4 or estimator.executor.backend.precision == "fp32"  # half precision is half precision
 
 
 @pytest.mark.parametrize("backend", [pytest.param(name, marks=needs(name)) for name in ("openvino", "onnxruntime")])
@@ -68,7 +68,7 @@ def test_a_vit_with_dinov2s_position_embedding(backend, vits):
 class Liar:
     """Says what torch says, but for a part of the picture."""
 
-    name, precision, device = "liar", "fp32", CPU
+    name, precision, device, max_sizes = "liar", "fp32", CPU, 4
 
     def __init__(self, network, off):
         self.network, self.off = network, off
@@ -97,6 +97,45 @@ def test_a_backend_that_says_something_else_is_refused_with_the_figures(monkeypa
         assert ("mean 1.95%, 99th percentile 20.00%" in lines[0]) == (off == 1.2)  # 25 of 256 columns
 
 
+def test_a_refused_backend_is_not_taken_up_again(monkeypatch):
+    """Refused at a second size while nothing else can run that: an error, and not what was refused."""
+    network = create_model("demo")
+    liar, torchs = Liar(network, 1.0), backends.BACKENDS["torch"]
+    monkeypatch.setitem(backends.BACKENDS, "liar", ((), ("cpu",), lambda *arguments: liar))
+    executor = Executor(network, CPU, candidates("liar", "auto", CPU))
+    executor.prepare((256, 192))
+    liar.off = 1.5
+
+    def out_of_memory(*arguments):
+        raise MemoryError("no more")
+
+    monkeypatch.setitem(backends.BACKENDS, "torch", ((), ("cpu",), out_of_memory))
+    for _ in range(2):
+        with pytest.raises(backends.BackendError, match="MemoryError: no more"):
+            executor.run(torch.zeros(1, 3, 192, 384))
+    monkeypatch.setitem(backends.BACKENDS, "torch", torchs)
+    executor.run(torch.zeros(1, 3, 192, 384))
+    assert executor.backend.name == "torch"
+
+
+@needs("openvino")
+def test_two_networks_are_compiled_at_the_same_time():
+    """torch's export changes torch while it works: two at once would break each other."""
+    lines = []
+    made = [DepthEstimator.create("demo", device="cpu", backend="openvino", log=lines.append) for _ in range(2)]
+    threads = [threading.Thread(target=estimator.prepare, args=(320, 240)) for estimator in made]
+    for thread in threads:
+        thread.start()
+        time.sleep(1)
+    for thread in threads:
+        thread.join()
+    assert not lines and all(estimator.executor.backend.name == "openvino" for estimator in made)
+    images = [SCENE, SCENE[:, ::-1].copy()]  # a batch, and mirrored images beside it
+    for image, prediction in zip(images, made[0].predict_batch(images, confidence=True)):
+        np.testing.assert_allclose(prediction.values, made[1].predict(image).values, rtol=1e-5)
+        assert 0.5 < float(prediction.confidence.mean()) <= 1
+
+
 def test_a_backend_that_does_not_start_makes_way(monkeypatch):
     def broken(network, device, precision):
         raise OSError("libsomething.so.4: cannot open shared object file")
@@ -121,7 +160,7 @@ def test_the_order_of_candidates():
 
 def test_a_missing_backend_says_what_to_install(monkeypatch):
     monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="pip install onnxruntime onnx onnxscript"):
+    with pytest.raises(ValueError, match="needs onnxruntime, onnx, onnxscript, not installed"):
         candidates("onnxruntime", "auto", CPU)
     assert candidates("auto", "auto", CPU) == [("torch", "fp32")]
 
@@ -143,7 +182,7 @@ def test_sizes_are_prepared_in_the_background_and_the_oldest_forgotten():
 
 def test_two_threads_prepare_one_size_once(monkeypatch):
     estimator, prepared = DepthEstimator.create("demo", device="cpu", backend="torch"), []
-    monkeypatch.setattr(TorchBackend, "prepare", lambda self, *size: prepared.append(size))
+    monkeypatch.setattr(TorchBackend, "prepare", lambda self, *size: time.sleep(0.2) or prepared.append(size))
     threads = [threading.Thread(target=estimator.executor.prepare, args=((256, 192),)) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -185,6 +224,10 @@ def test_the_node_runs_openvino_and_gets_ready_for_sizes_as_they_come(tmp_path):
             depth = depth_of(it.expect("depth/image", it.send(rgb), 60))
             share = np.abs(depth / plain.predict(rgb).at_image_size() - 1)
             assert np.isfinite(share).mean() > 0.5 and np.nanmedian(share) < 0.02
+        it.send(picture(5000, 20))  # nobody's size
+        it.wait(lambda: "refused" in it.values["last error"], "its refusal")
+        assert it.set_parameters(input_size=96) == (True, "")  # it does not stand in the way of another network
+        it.wait(lambda: it.values["input size"] == "96" and it.values["network"] == "ready", "the other size", 60)
         assert "Traceback" not in node.log
 
 

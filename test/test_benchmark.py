@@ -32,7 +32,7 @@ def test_the_ceiling_is_what_a_matrix_product_reaches():
 
 def test_the_command_measures_all_stages_and_the_way_over_dds(tmp_path, capsys):
     path = tmp_path / "figures.json"
-    line = ["--model", "demo", "--backend", "torch", "--rounds", "2", "--image", "320x240", "--json", str(path)]
+    line = ["--model", "demo", "--backend", "torch", "--rounds", "1", "--image", "320x240", "--json", str(path)]
     assert depth_benchmark.main(line) == 0
     figures = json.loads(path.read_text())
     named = {"receive", "decode", "preprocess", "network", "upsample", "refine", "cloud", "colour", "fill", "publish"}
@@ -47,7 +47,7 @@ def test_the_command_measures_all_stages_and_the_way_over_dds(tmp_path, capsys):
     for topic in ("depth/image", "depth/color", "depth/points"):
         assert over["latency"][topic]["p50"] > over["stages"]["network"]["p50"]
     assert over["node"]["p50"] >= over["stages"]["network"]["p50"] and over["memory"]["now_mib"] > 50
-    assert over["counts"]["frames published"] >= 8
+    assert over["counts"]["frames published"] >= 6
     said = capsys.readouterr().out
     assert "| network |" in said and "end_to_end_vs_torch_eager" in said
 

@@ -71,6 +71,9 @@ def test_package_xml_names_what_the_code_imports():
     assert messages <= declared
 
 
+COMMANDS = ("depth_node", "camera_player", "depth_image", "calibrate", "depth_export", "depth_benchmark")
+
+
 def imports(file):
     """Top-level names of everything that a file imports, wherever in it."""
     for item in ast.walk(ast.parse(file.read_text())):
@@ -126,7 +129,7 @@ def test_the_wheel_holds_everything_that_is_needed_at_run_time(tmp_path):
     ):
         assert any(name.endswith(needed) for name in names), needed
     points = zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
-    assert all(command in points for command in ("depth_node", "camera_player", "depth_image"))
+    assert all(command in points for command in COMMANDS)
 
 
 def copy_of_repository(tmp_path):

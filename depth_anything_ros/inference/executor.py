@@ -10,12 +10,13 @@ from collections.abc import Callable
 import torch
 
 from ..models import DepthNetwork
-from .backends import Backend, Candidate, open_backend
+from .backends import Backend, BackendError, Candidate, open_backend
 from .memory import release_memory
 from .preprocessing import preprocess
 from .proof import difference, known_image, reference_output
 
-_MAX_SIZES = 8  # that are ready at once: each keeps buffers, or a compiled model
+# In this process: torch's export changes torch itself while it works, and memory is short while a network is compiled.
+_ONE_AT_A_TIME = threading.Lock()
 _Log = Callable[[str], None]
 
 
@@ -35,7 +36,8 @@ class Executor:
         self._candidates, self._log = list(candidates), log
         self._ready: dict[tuple[int, int], Backend] = {}  # the one used last at the end
         self._attempts: dict[tuple[int, int], threading.Thread] = {}
-        self._one_at_a_time, self._table = threading.Lock(), threading.Lock()  # the table's is never held for long
+        self._used: Candidate | None = None  # that `backend` was opened for
+        self._table = threading.Lock()  # never held for long
 
     def ready(self, size: tuple[int, int]) -> bool:
         """Whether inputs of (width, height) can be run at once."""
@@ -45,40 +47,45 @@ class Executor:
         """Get ready for inputs of (width, height): open, compile, prove. Seconds; minutes where an engine is built.
 
         Raises:
-            RuntimeError: not even torch in float32 can run it (out of memory, a lost device).
+            BackendError: not even torch in float32 can run it (out of memory, a lost device).
         """
         if self.ready(size):
             return
-        with self._one_at_a_time:
-            backend = self.backend
+        with _ONE_AT_A_TIME:
+            backend = self.backend if self._used == self._candidates[0] else None
             while not self.ready(size):
                 backend, problem = self._tried(backend, size)
                 if problem:
+                    if len(self._candidates) == 1:
+                        raise BackendError(problem)
                     self.refused.append(f"{' '.join(filter(None, self._candidates.pop(0)))} at {size[0]}x{size[1]}: {problem}")
                     self._log(f"backend refused: {self.refused[-1]}")
                     backend = None
                 else:
                     self._take(backend, size)
 
-    def _tried(self, backend: Backend | None, size: tuple[int, int]) -> tuple[Backend | None, str]:
-        """The first candidate, prepared for a size, and what is wrong with it; the last is trusted, and its errors go out."""
-        last = len(self._candidates) == 1
+    def _tried(self, backend: Backend | None, size: tuple[int, int], again: bool = True) -> tuple[Backend | None, str]:
+        """The first candidate, prepared for a size, and what is wrong with it. What may pass is tried again."""
         try:
             backend = backend or open_backend(self._candidates[0], self.network, self.device)
             backend.prepare(size[1], size[0])
-            return backend, "" if last else self._disproof(backend, size)
+            return backend, self._disproof(backend, size)
+        except BackendError as error:
+            return None, str(error)
         except Exception as error:  # each runtime has its own kinds
-            if last:
-                raise
-            return None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        if not again:
+            return None, problem
+        release_memory()
+        return self._tried(backend, size, again=False)
 
     def _take(self, backend: Backend, size: tuple[int, int]) -> None:
         """From now on run inputs of this size by this backend, and by no other."""
         with self._table:
             if backend is not self.backend:
-                self.backend, self._ready = backend, {}
+                self.backend, self._used, self._ready = backend, self._candidates[0], {}
             self._ready[size] = backend
-            forgotten = next(iter(self._ready)) if len(self._ready) > _MAX_SIZES else None
+            forgotten = next(iter(self._ready)) if len(self._ready) > backend.max_sizes else None
             if forgotten:
                 del self._ready[forgotten]
         if forgotten:
@@ -92,15 +99,17 @@ class Executor:
         """
         if self.ready(size):
             return True
-        if size not in self._attempts:
-            self._attempts[size] = threading.Thread(target=self._attempt, args=(size,), name="network size", daemon=True)
-            self._attempts[size].start()
-        return not self._attempts[size].is_alive()
+        attempt = self._attempts.get(size)
+        if not attempt:
+            attempt = threading.Thread(target=self._attempt, args=(size,), name="network size", daemon=True)
+            self._attempts[size] = attempt
+            attempt.start()
+        return not attempt.is_alive()
 
     def _attempt(self, size: tuple[int, int]) -> None:
         with contextlib.suppress(Exception):  # the thread stays on record: `run` tries again, and lets the error out
             self.prepare(size)
-            del self._attempts[size]
+            self._attempts.pop(size, None)
 
     def __str__(self) -> str:
         backend = self.backend
@@ -109,14 +118,20 @@ class Executor:
     def run(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, h, w) float32 normalised images on the device -> (B, h, w) float32 there."""
         size = (images.shape[-1], images.shape[-2])
-        self.prepare(size)
-        with self._table:
-            backend = self._ready.pop(size)
-            self._ready[size] = backend
+        backend = None
+        while not backend:  # another thread may let go of it in between
+            self.prepare(size)
+            with self._table:
+                backend = self._ready.pop(size, None)
+                if backend:
+                    self._ready[size] = backend
+        self._attempts.pop(size, None)
         return backend.run(images)
 
     def _disproof(self, backend: Backend, size: tuple[int, int]) -> str:
-        """What a backend says wrongly of a known image; empty: nothing."""
+        """What a backend says wrongly of a known image; empty: nothing. torch in float32 on the CPU is what is believed."""
+        if (backend.name, backend.precision, backend.device.type) == ("torch", "fp32", "cpu"):
+            return ""
         images = preprocess([known_image(size[1], size[0])], size, torch.device("cpu"))
         found = difference(backend.run(images.to(backend.device)), reference_output(self.network, images), self.network.kind)
         return "" if found.small else f"differs from torch in float32: {found}"

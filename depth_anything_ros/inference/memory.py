@@ -6,15 +6,19 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+import threading
 
 import torch
+
+CAPTURES = threading.Lock()  # held while a CUDA graph is recorded: torch frees no memory then
 
 
 def release_memory() -> None:
     """Give back to the system what networks that are gone, and passes that are over, leave behind."""
     gc.collect()
     if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        with CAPTURES:
+            torch.cuda.empty_cache()
     if sys.platform.startswith("linux"):
         libc = ctypes.CDLL(None)
         if hasattr(libc, "malloc_trim"):  # glibc

@@ -29,7 +29,7 @@ from .diagnostics import diagnose
 from .mailbox import Mailbox
 from .network_slot import NetworkSlot
 from .parameters import Settings
-from .process import guarded_transition, keep_large_buffers, make_deterministic, spin, use_large_shared_memory
+from .process import guarded_transition, keep_large_buffers, leave, make_deterministic, spin, use_large_shared_memory
 from .stream import CameraStream
 from .surroundings import Surroundings
 from .worker import Worker
@@ -278,8 +278,12 @@ class DepthNode(LifecycleNode):
         self.get_logger().error(text)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Run the node until it is interrupted; 1 if it could not be configured."""
+def main(args: list[str] | None = None) -> None:
+    """Run the node until it is interrupted, and end the process; with 1 if the node could not be configured."""
+    leave(_run(args))
+
+
+def _run(args: list[str] | None) -> int:
     use_large_shared_memory()
     try:
         rclpy.init(args=args)
@@ -310,4 +314,4 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ..inference import DepthEstimator, release_memory
+from ..inference import DepthEstimator, ImageError, release_memory
 from ..models import locate
 from .parameters import NetworkSettings, Settings
 
@@ -72,11 +73,10 @@ class NetworkSlot:
             elif not loading:
                 threading.Thread(target=self._load, args=(settings.network,), name="network loader", daemon=True).start()
 
-    def ready(self, camera: str, shape: Shape) -> bool:
-        """Whether a camera's images of this shape can be predicted at once; if not, that is seen to in the background."""
+    def ready(self, camera: str, shape: Shape, running: Running | None) -> bool:
+        """Whether what runs can predict a camera's images of this shape at once; if not, that is seen to in the background."""
         with self._lock:
             self._shapes[camera] = shape
-            running = self.running
         return running is not None and running.sized(shape[2]).begin(*shape[:2])
 
     def clear(self) -> None:
@@ -135,5 +135,6 @@ class NetworkSlot:
                     self._log,
                 )
         for width, height, input_size in set(self._shapes.values()) or {_USUAL}:
-            (estimator.with_input_size(input_size) if input_size else estimator).prepare(width, height)
+            with contextlib.suppress(ImageError):  # a camera's impossible images are that camera's trouble
+                (estimator.with_input_size(input_size) if input_size else estimator).prepare(width, height)
         return estimator

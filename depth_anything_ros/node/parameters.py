@@ -129,7 +129,9 @@ def read(node: Node, changes: dict[str, object] | None = None) -> Settings:
     # Whatever the file's name: weights that were tuned from non-commercial ones are under the same licence.
     check_licence(network.model, network.encoder, values["allow_noncommercial"])
     locate(network.model, network.encoder, network.checkpoint, values["allow_noncommercial"], download=False)
-    if network.backend == "auto" and values["deterministic"]:
+    if values["deterministic"]:
+        if network.backend not in ("auto", "torch"):
+            raise SettingsError(f"deterministic is true, which only torch is, but backend is '{network.backend}'")
         network = replace(network, backend="torch")
     candidates(network.backend, network.precision, choose_device(network.device))
 

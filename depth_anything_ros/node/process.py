@@ -8,6 +8,7 @@ import functools
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -71,6 +72,15 @@ def make_deterministic(on: bool) -> None:
     torch.use_deterministic_algorithms(on, warn_only=True)
     torch.backends.cudnn.deterministic = on
     torch.set_num_threads(1 if on else _CPU_THREADS)
+
+
+def leave(code: int) -> None:
+    """End the process. A network that is still being compiled in a thread of its own would abort it at the usual end."""
+    if any(thread.daemon and thread.name.startswith("network") for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def spin(executor: SingleThreadedExecutor, logger) -> None:

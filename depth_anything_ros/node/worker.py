@@ -81,11 +81,11 @@ class Worker:
             running = self._network.running
             for name, arrival in arrivals.items():
                 job = self._begin(self._streams[name], arrival, running)
-                if self._waiting.pop(name, None):
-                    self._streams[name].statistics.skipped("while the network was prepared for their size")
                 if job:
+                    if name in self._waiting:
+                        self._streams[name].statistics.skipped("while the network was prepared for their size")
                     self._waiting[name] = job
-            self._finish([job for job in list(self._waiting.values()) if self._ready(job)], running)
+            self._finish([job for job in list(self._waiting.values()) if self._ready(job, running)], running)
 
     def _begin(self, stream: CameraStream, arrival: Arrival, running: Running | None) -> Job | None:
         """An image decoded and made fit for the network; None if it is not to be worked on, or is bad."""
@@ -93,7 +93,7 @@ class Worker:
             stream.statistics.skipped("while the network was loading")
             if stream.name not in self._seen:
                 with self._guarded(stream):  # what is loading can be got ready for images of this size
-                    self._network.ready(stream.name, stream.prepare(arrival, *self._decode(arrival)).shape)
+                    self._network.ready(stream.name, stream.prepare(arrival, *self._decode(arrival)).shape, None)
                     self._seen.add(stream.name)
         elif stream.gathered is None and not stream.publications.wanted():
             stream.statistics.skipped("that nobody wanted")
@@ -107,24 +107,26 @@ class Worker:
                 return stream.prepare(arrival, header, rgb)
         return None
 
-    def _ready(self, job: Job) -> bool:
-        """Whether a job can go on; if not, it waits, unless a newer image of its camera comes."""
-        ready = True
+    def _ready(self, job: Job, running: Running | None) -> bool:
+        """Whether a job can go on; if not, it waits, unless a newer image of its camera comes, or its size is impossible."""
         with self._guarded(job.stream):
-            ready = self._network.ready(job.stream.name, job.shape)
-        if ready:
+            if not self._network.ready(job.stream.name, job.shape, running):
+                return False
             del self._waiting[job.stream.name]
-        return ready
+            return True
+        del self._waiting[job.stream.name]
+        return False
 
     def _finish(self, jobs: list[Job], running: Running | None) -> None:
         """Jobs whose images make inputs of one size go through the network together."""
-        groups: dict[tuple[int, ...], list[Job]] = {}
+        groups: dict[tuple, list[Job]] = {}
         for job in jobs:
             width, height, input_size = job.shape
             with self._guarded(job.stream):
                 size = running.sized(input_size).network_size(width, height)
-                groups.setdefault((input_size, *size), []).append(job)
-        for (input_size, *_), group in groups.items():
+                alone = job.stream.name if running.settings.deterministic else ""  # others may be there or not
+                groups.setdefault((alone, input_size, *size), []).append(job)
+        for (_, input_size, *_), group in groups.items():
             for job, prediction in self._predict(group, running, running.sized(input_size)):
                 with self._guarded(job.stream):
                     self._publish(job, prediction.turned(job.stream.settings.rotation), running.settings)

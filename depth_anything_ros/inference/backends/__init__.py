@@ -68,11 +68,13 @@ def candidates(backend: str, precision: str, device: torch.device) -> list[Candi
         first = backend
         if device.type not in BACKENDS[first][1]:
             where = " or ".join(BACKENDS[first][1])
-            raise ValueError(f"backend '{first}' runs on {where}, but the device is {device}; set backend to auto")
+            raise ValueError(f"backend '{first}' runs on {where}, but the device is {device}: set device, or backend to auto")
+        if first == "onnxruntime" and precision == "bf16":
+            raise ValueError("backend 'onnxruntime' has no bf16: set precision to auto, fp32 or (on CUDA) fp16")
         if missing(first):
             raise ValueError(
-                f"backend '{first}' needs {', '.join(missing(first))}, not installed here: pip install "
-                f"{' '.join(missing(first))}, or set backend to auto"
+                f"backend '{first}' needs {', '.join(missing(first))}, not installed here (docs/speed.md says how; "
+                "for a GPU it is onnxruntime-gpu), or set backend to auto"
             )
     asked = "" if precision == "auto" else precision
     found: list[Candidate] = [(first, asked), ("torch", asked or _HALF[device.type])]

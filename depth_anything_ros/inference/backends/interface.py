@@ -21,11 +21,13 @@ class Backend(Protocol):
         name: in `BACKENDS`.
         precision: in `PRECISIONS`: what most of the network is computed in.
         device: where images are taken from, and outputs left.
+        max_sizes: how many sizes stay prepared: each takes memory.
     """
 
     name: str
     precision: str
     device: torch.device
+    max_sizes: int
 
     def prepare(self, height: int, width: int) -> None:
         """Get ready for network inputs of this size.

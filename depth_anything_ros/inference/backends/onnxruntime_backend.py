@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+from importlib import metadata
 from pathlib import Path
 
 import onnxruntime
@@ -21,6 +23,7 @@ class OnnxRuntimeBackend:
     """Runs the network that `depth_export` writes; on CUDA in half precision with a float32 tail, unless told otherwise."""
 
     name = "onnxruntime"
+    max_sizes = 4  # each with its own copy of the weights
 
     def __init__(self, network: DepthNetwork, device: torch.device, precision: str):
         self.device, self.precision = device, precision or ("fp16" if device.type == "cuda" else "fp32")
@@ -30,7 +33,8 @@ class OnnxRuntimeBackend:
         if wanted not in onnxruntime.get_available_providers():
             found = ", ".join(onnxruntime.get_available_providers())
             raise BackendError(f"this onnxruntime has {found}, not {wanted}; pip install onnxruntime-gpu")
-        self._network = network if self.precision == "fp32" else network.lowered(PRECISIONS[self.precision])
+        lower = self.precision == "fp16"  # of ONNX Runtime's kernels few take bf16: TensorRT lowers what it is given
+        self._network = network.lowered(PRECISIONS["fp16"]) if lower else network
         self._sessions: dict[tuple[int, int], onnxruntime.InferenceSession] = {}
 
     def _providers(self, key: str) -> list[tuple[str, dict]]:
@@ -60,15 +64,17 @@ class OnnxRuntimeBackend:
     def run(self, images: torch.Tensor) -> torch.Tensor:
         """See `Backend`. Both buffers stay where they are, on the device."""
         session, images = self._sessions[tuple(images.shape[-2:])], images.contiguous()
-        values = torch.empty((len(images), *images.shape[-2:]), device=self.device)
+        values = [torch.empty(images.shape[-2:], device=self.device) for _ in images]
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()  # ONNX Runtime works on a stream of its own
         for image, value in zip(images, values):
+            if len(images) > 1:
+                image = image.clone()  # aligned as TensorRT wants it
             binding, where = session.io_binding(), (self.device.type, self.device.index or 0, "float32")
             binding.bind_input("image", *where, [1, *image.shape], image.data_ptr())
             binding.bind_output("depth", *where, [1, *value.shape], value.data_ptr())
             session.run_with_iobinding(binding)  # comes back when it is done
-        return values
+        return torch.stack(values)
 
 
 class TensorRTBackend(OnnxRuntimeBackend):
@@ -78,21 +84,31 @@ class TensorRTBackend(OnnxRuntimeBackend):
 
     def _providers(self, key: str) -> list[tuple[str, dict]]:
         gpu = torch.cuda.get_device_properties(self.device)
-        parts = (gpu.name, f"{gpu.major}.{gpu.minor}", f"cuda{torch.version.cuda}", f"ort{onnxruntime.__version__}")
-        folder = _CACHE / "-".join(parts).replace(" ", "_")
+        versions = (f"cuda{torch.version.cuda}", f"ort{onnxruntime.__version__}", _tensorrt())
+        folder = _CACHE / "-".join((gpu.name, f"{gpu.major}.{gpu.minor}", *versions)).replace(" ", "_")
         options = {
             "device_id": self.device.index or 0,
             "trt_fp16_enable": self.precision == "fp16",
-            "trt_bf16_enable": self.precision == "bf16",
             "trt_engine_cache_enable": True,
             "trt_engine_cache_path": str(folder),
             "trt_engine_cache_prefix": key,
             "trt_timing_cache_enable": True,
             "trt_timing_cache_path": str(folder),
         }
+        if self.precision == "bf16":
+            options["trt_bf16_enable"] = True  # not known to older ones
+        folder.mkdir(parents=True, exist_ok=True)
         return [("TensorrtExecutionProvider", options), *super()._providers(key)]
 
     def prepare(self, height: int, width: int) -> None:
         """See `OnnxRuntimeBackend.prepare`."""
         super().prepare(height, width)
         self.run(torch.zeros((1, 3, height, width), device=self.device))  # the engine is built now, not at the first frame
+
+
+def _tensorrt() -> str:
+    """Which TensorRT is here, for the name of what it builds: engines of another one cannot be loaded."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return f"tensorrt{metadata.version('tensorrt')}"
+    found = sorted(Path("/usr/lib").glob("*/libnvinfer.so.*.*"))
+    return found[-1].name if found else "tensorrt"

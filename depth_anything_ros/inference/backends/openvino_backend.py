@@ -18,6 +18,7 @@ class OpenVinoBackend:
     """Takes the precision from the processor: bf16 where it has instructions for it, else fp32."""
 
     name = "openvino"
+    max_sizes = 4  # each with its own copy of the weights
 
     def __init__(self, network: DepthNetwork, device: torch.device, precision: str):
         self.device, self._network, self._core = device, network, openvino.Core()

@@ -1,27 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""torch itself: eager on the CPU and MPS, a CUDA graph for each shape on CUDA."""
+"""torch itself: eager on the CPU and MPS, on CUDA a graph for each size."""
 
 from __future__ import annotations
 
 import torch
 
 from ...models import DepthNetwork
+from ..memory import CAPTURES
 from .interface import PRECISIONS
 
 _WARM_UPS = 3  # passes before a capture: cuDNN chooses its algorithms, cuBLAS takes its workspace
-_MAX_GRAPHS = 8  # each keeps its activations; further shapes run without
 
 
 class TorchBackend:
     """The network's own code; in half precision its tail stays in float32 (`DepthNetwork.lowered`)."""
 
     name = "torch"
+    max_sizes = 8
 
     def __init__(self, network: DepthNetwork, device: torch.device, precision: str):
         self.device, self.precision = device, precision
         plain = device.type == "cpu" and precision == "fp32"
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+            torch.backends.cudnn.allow_tf32 = False  # float32 is float32
         if not plain:
             network = network.lowered(PRECISIONS[precision]).to(device, memory_format=torch.channels_last)
         self._network = network
@@ -31,7 +33,11 @@ class TorchBackend:
     def prepare(self, height: int, width: int) -> None:
         """Compute what belongs to this size; see `Backend`."""
         self._sizes.setdefault((height, width), self._network.at_size(height, width))
-        self.run(torch.zeros((1, 3, height, width), device=self.device))
+        images = torch.zeros((1, 3, height, width), device=self.device)
+        if self.device.type == "cuda":
+            with torch.inference_mode(), torch.cuda.device(self.device):
+                self._graphs[tuple(images.shape)] = _Graph(self._sizes[height, width], images)
+        self.run(images)
 
     def forget(self, height: int, width: int) -> None:
         """See `Backend`."""
@@ -45,11 +51,8 @@ class TorchBackend:
             if self.device.type != "cuda":
                 return network(images)
             with torch.cuda.device(self.device):
-                if shape not in self._graphs and len(self._graphs) >= _MAX_GRAPHS:
-                    return network(images)
-                if shape not in self._graphs:
-                    self._graphs[shape] = _Graph(network, images)
-                return self._graphs[shape].run(images)
+                graph = self._graphs.get(shape)
+                return graph.run(images) if graph else network(images)  # batches come without: they are large enough
 
 
 class _Graph:
@@ -64,7 +67,8 @@ class _Graph:
                 network(self._images)
         torch.cuda.current_stream().wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # another network may be at work meanwhile
+        # Another network may be at work meanwhile, on the default stream; torch's own stream for captures may be another GPU's.
+        with CAPTURES, torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"):
             self._values = network(self._images)
 
     def run(self, images: torch.Tensor) -> torch.Tensor:
