@@ -11,7 +11,7 @@ import torch
 
 from ..models import DepthNetwork
 from .backends import Backend, BackendError, Candidate, open_backend
-from .memory import release_memory
+from .memory import release_memory, trim_memory
 from .preprocessing import preprocess
 from .proof import difference, known_image, reference_output
 
@@ -90,7 +90,7 @@ class Executor:
                 del self._ready[forgotten]
         if forgotten:
             backend.forget(forgotten[1], forgotten[0])
-        release_memory()  # of the pass in float32, and of what was exported
+        trim_memory()  # of the pass in float32, and of what was exported
 
     def begin(self, size: tuple[int, int]) -> bool:
         """Whether inputs of (width, height) can be run at once; if not, they are prepared for in the background.

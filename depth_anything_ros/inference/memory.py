@@ -14,8 +14,13 @@ CAPTURES = threading.Lock()  # held while a CUDA graph is recorded: torch frees 
 
 
 def release_memory() -> None:
-    """Give back to the system what networks that are gone, and passes that are over, leave behind."""
+    """Give back to the system what networks that are gone have left behind. It stops all threads for a moment."""
     gc.collect()
+    trim_memory()
+
+
+def trim_memory() -> None:
+    """Give back what passes that are over have left behind, of the device's memory and of ours. It holds up nobody."""
     if torch.cuda.is_initialized():
         with CAPTURES:
             torch.cuda.empty_cache()
