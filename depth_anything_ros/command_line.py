@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from .inference import BACKENDS, PRECISIONS, DepthEstimator
 from .models import MODELS
@@ -19,6 +20,14 @@ def add_network_options(parser: argparse.ArgumentParser, model: str) -> None:
     parser.add_argument("--backend", default="auto", choices=("auto", *BACKENDS))
     parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))
     parser.add_argument("--allow-noncommercial", action="store_true", help="accept weights that forbid commercial use")
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """(width, height) of "640x480": the type of an argument."""
+    size = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not size:
+        raise argparse.ArgumentTypeError(f"{text} is not WIDTHxHEIGHT")
+    return int(size[1]), int(size[2])
 
 
 def chosen_estimator(options: argparse.Namespace) -> DepthEstimator:

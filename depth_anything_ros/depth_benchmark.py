@@ -7,7 +7,6 @@ Without ROS, transformers or OpenVINO, what needs them is left out.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import platform
@@ -24,7 +23,7 @@ from .benchmark.operations import ceiling, operations, spread, times
 from .benchmark.peers import torch_eager, transformers_pipeline
 from .benchmark.scene import picture
 from .benchmark.stages import Way
-from .command_line import add_network_options, chosen_estimator
+from .command_line import add_network_options, chosen_estimator, image_size
 from .inference import DepthEstimator, ImageError, InferenceError
 from .inference.proof import Difference, difference
 from .models import METRIC, DepthNetwork, ModelError, default_encoder, lookup
@@ -40,22 +39,21 @@ def main(args: list[str] | None = None) -> int:
         "some: speed does not depend on them.",
     )
     add_network_options(parser, "v2_metric_indoor")
-    parser.add_argument("--image", default="640x480", help="width x height of the camera's images (default: %(default)s)")
+    parser.add_argument(
+        "--image", type=image_size, default="640x480", help="size of the camera's images (default: %(default)s)"
+    )
     parser.add_argument("--rounds", type=int, default=7, help="turns of each, interleaved (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of every contestant (default: torch's)")
     parser.add_argument("--no-peers", action="store_true", help="leave out the other implementations")
     parser.add_argument("--no-dds", action="store_true", help="leave out the way over DDS")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     options = parser.parse_args(args)
-    size = re.fullmatch(r"(\d+)x(\d+)", options.image)
-    if not size:
-        parser.error(f"--image {options.image} is not WIDTHxHEIGHT")
     if options.threads:
         torch.set_num_threads(options.threads)
         os.environ["OMP_NUM_THREADS"] = str(options.threads)  # of the node
     try:
         with tempfile.TemporaryDirectory() as folder:
-            figures = _measure(options, int(size[1]), int(size[2]), Path(folder))
+            figures = _measure(options, *options.image, Path(folder))
     except (ModelError, ImageError, InferenceError, OSError, ValueError) as error:
         print(f"depth_benchmark: {error}", file=sys.stderr)
         return 2
@@ -87,30 +85,31 @@ def _measure(options: argparse.Namespace, width: int, height: int, folder: Path)
     peers = {"ours": way.whole}
     if not options.no_peers:
         peers["torch_eager"] = torch_eager(estimator)
-        with contextlib.suppress(ValueError):
-            pipeline = transformers_pipeline(estimator, width, height)
-            peers |= {"transformers": pipeline} if pipeline else {}
+        pipeline = transformers_pipeline(estimator, width, height)
+        peers |= {"transformers": pipeline} if pipeline else {}
     seconds: dict[str, list[float]] = defaultdict(list)
     best: list[float] = []
+    stages = way.stages()
+    count = operations(estimator.encoder, *way.size)
     for _ in range(options.rounds):
         for name, run in peers.items():
             seconds[name] += times(lambda run=run: run(way.rgb), 1, device, warm_up=1)
-        for name, run in way.stages().items():
+        for name, run in stages.items():
             seconds[f"stage {name}"] += times(run, 2 if name == "network" else 5, device, warm_up=1)
-        best.append(ceiling(device, precision))
+        if count:
+            best.append(ceiling(device, precision))
     found = {name: spread(values) for name, values in seconds.items()}
     figures["stages"] = {name.removeprefix("stage "): value for name, value in found.items() if name.startswith("stage ")}
     figures["end_to_end"] = {name: value for name, value in found.items() if name in peers}
     ours = figures["end_to_end"]["ours"]["p50"]
     ratios = {f"end_to_end_vs_{name}": figures["end_to_end"][name]["p50"] / ours for name in peers if name != "ours"}
-    with contextlib.suppress(ValueError):
-        count = operations(estimator.encoder, *way.size)
+    if count:
         figures["operations"] = count
         figures["ceiling_per_second"] = statistics.median(best)
         figures["network_per_second"] = count / figures["stages"]["network"]["p50"] * 1000
         ratios["network_vs_ceiling"] = figures["network_per_second"] / figures["ceiling_per_second"]
-    found = _difference_of_embedded(options)
-    ratios |= {"depth_difference": found.mean, "depth_difference_p99": found.p99}
+    off = _difference_of_embedded(options)
+    ratios |= {"depth_difference": off.mean, "depth_difference_p99": off.p99}
     figures["ratios"] = ratios
     if not options.no_dds:
         _over_dds(figures, options, width, height, options.rounds * 4)

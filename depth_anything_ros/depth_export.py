@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
 import torch
 
-from .command_line import add_network_options, chosen_estimator
+from .command_line import add_network_options, chosen_estimator, image_size
 from .inference import PRECISIONS, ImageError
 from .inference.export import onnx_of
-from .models import ModelError, lookup
+from .models import METRIC, ModelError, lookup
 from .models.zoo import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -25,24 +24,23 @@ def main(args: list[str] | None = None) -> int:
         "depth (1, h, w) float32. Weights keep their licence.",
     )
     parser.add_argument("output", type=Path, help="the .onnx file to write")
-    parser.add_argument("--image", default="640x480", help="width x height of the images that it is for (default: %(default)s)")
+    parser.add_argument(
+        "--image", type=image_size, default="640x480", help="size of the images it is for (default: %(default)s)"
+    )
     add_network_options(parser, "v2_metric_indoor")
     parser.set_defaults(backend="torch", device="cpu")
     options = parser.parse_args(args)
-    size = re.fullmatch(r"(\d+)x(\d+)", options.image)
-    if not size:
-        parser.error(f"--image {options.image} is not WIDTHxHEIGHT")
     if options.precision == "bf16":
         parser.error("ONNX runtimes take hardly any operator in bf16: --precision fp32 or fp16")
     try:
         estimator = chosen_estimator(options)
-        width, height = estimator.network_size(int(size[1]), int(size[2]))
+        width, height = estimator.network_size(*options.image)
         precision = "fp32" if options.precision == "auto" else options.precision
         network = estimator.network if precision == "fp32" else estimator.network.lowered(PRECISIONS[precision])
         row = lookup(estimator.model, estimator.encoder)[0]
         facts = {
             "network": estimator.name,
-            "output": "metres along the optical axis" if row.max_depth else "inverse depth of unknown scale and shift",
+            "output": "metres along the optical axis" if row.kind == METRIC else "inverse depth of unknown scale and shift",
             "licence": row.licence(estimator.encoder),
             "precision": precision,
             "mean": ", ".join(map(str, IMAGENET_MEAN)),

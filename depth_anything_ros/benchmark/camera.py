@@ -9,9 +9,11 @@ import time
 
 import rclpy
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
 from ..geometry import Camera
 from ..messages.camera_info import info_of_camera
+from ..messages.outgoing import image_message
 from ..node.process import use_large_shared_memory
 from .scene import picture
 
@@ -27,10 +29,7 @@ def main(args: list[str] | None = None) -> int:
     rclpy.init(args=ros)
     node = rclpy.create_node("benchmark_camera")
     images, infos = (node.create_publisher(kind, topic, 1) for kind, topic in ((Image, "image"), (CameraInfo, "camera_info")))
-    rgb = picture(options.width, options.height)
-    image = Image(width=options.width, height=options.height, encoding="rgb8", step=3 * options.width)
-    image.header.frame_id = "camera_optical_frame"
-    image.data.frombytes(rgb.tobytes())
+    image = image_message(Header(frame_id="camera_optical_frame"), picture(options.width, options.height), "rgb8")
     info = info_of_camera(image.header, Camera.from_fov(options.width, options.height, 70.0))
     due = time.monotonic()
     try:

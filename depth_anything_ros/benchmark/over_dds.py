@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image, PointCloud2
 
+from ..messages.cdr import read_header
 from ..node.process import use_large_shared_memory
 from .operations import spread
 
@@ -102,8 +102,7 @@ class Bench:
 
     def _receiver(self, topic: str):
         def receive(cdr: bytes) -> None:
-            sec, nanosec = struct.unpack_from("<iI", cdr, 4)
-            self.latencies[topic].append(time.time() - sec - nanosec * 1e-9)
+            self.latencies[topic].append(time.time() - read_header(cdr).stamp_ns * 1e-9)
 
         return receive
 

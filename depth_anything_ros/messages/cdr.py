@@ -54,6 +54,15 @@ class CompressedImage:
     data: np.ndarray
 
 
+def read_header(cdr: bytes) -> ImageHeader:
+    """The header that every stamped message begins with.
+
+    Raises:
+        MessageError: the bytes are too few for one.
+    """
+    return _Reader(cdr).header()
+
+
 def read_image(cdr: bytes) -> RawImage:
     """A serialised sensor_msgs/Image.
 

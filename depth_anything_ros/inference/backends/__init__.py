@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable
 
@@ -12,39 +13,23 @@ from ...models import DepthNetwork
 from .interface import PRECISIONS, Backend, BackendError
 
 
-def _torch(*args) -> Backend:
-    from .torch_backend import TorchBackend
-
-    return TorchBackend(*args)
-
-
-def _openvino(*args) -> Backend:
-    from .openvino_backend import OpenVinoBackend
-
-    return OpenVinoBackend(*args)
+def _later(module: str, kind: str) -> Callable[..., Backend]:
+    """Makes a backend; its library is imported only then: none but torch has to be installed."""
+    return lambda *args: getattr(importlib.import_module(f".{module}", __name__), kind)(*args)
 
 
-def _onnxruntime(*args) -> Backend:
-    from .onnxruntime_backend import OnnxRuntimeBackend
-
-    return OnnxRuntimeBackend(*args)
-
-
-def _tensorrt(*args) -> Backend:
-    from .onnxruntime_backend import TensorRTBackend
-
-    return TensorRTBackend(*args)
-
-
-# name -> (what it needs to be importable, kinds of device, how it is made from network, device, precision). Each is imported
-# only when it is used: none but torch has to be installed.
+# name -> (what it needs to be importable, kinds of device, how it is made from network, device, precision)
 BACKENDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable[..., Backend]]] = {
-    "torch": ((), ("cpu", "cuda", "mps"), _torch),
-    "openvino": (("openvino",), ("cpu",), _openvino),
-    "onnxruntime": (("onnxruntime", "onnx", "onnxscript"), ("cpu", "cuda"), _onnxruntime),
-    "tensorrt": (("onnxruntime", "onnx", "onnxscript"), ("cuda",), _tensorrt),
+    "torch": ((), ("cpu", "cuda", "mps"), _later("torch_backend", "TorchBackend")),
+    "openvino": (("openvino",), ("cpu",), _later("openvino_backend", "OpenVinoBackend")),
+    "onnxruntime": (
+        ("onnxruntime", "onnx", "onnxscript"),
+        ("cpu", "cuda"),
+        _later("onnxruntime_backend", "OnnxRuntimeBackend"),
+    ),
+    "tensorrt": (("onnxruntime", "onnx", "onnxscript"), ("cuda",), _later("onnxruntime_backend", "TensorRTBackend")),
 }
-_HALF = {"cuda": "fp16", "mps": "fp32", "cpu": "fp32"}  # the precision of torch on each kind of device, if nobody says
+_USUAL = {"cuda": "fp16", "mps": "fp32", "cpu": "fp32"}  # the precision of torch on each kind of device, if nobody says
 Candidate = tuple[str, str]  # backend, precision; an empty precision is the backend's own choice
 
 
@@ -77,12 +62,11 @@ def candidates(backend: str, precision: str, device: torch.device) -> list[Candi
                 "for a GPU it is onnxruntime-gpu), or set backend to auto"
             )
     asked = "" if precision == "auto" else precision
-    found: list[Candidate] = [(first, asked), ("torch", asked or _HALF[device.type])]
-    if found[-1][1] == "fp16":
-        found.append(("torch", "bf16"))  # a wider range: what overflows in fp16 does not there
-    found.append(("torch", "fp32"))
-    found = [(name, precision or _HALF[device.type]) if name == "torch" else (name, precision) for name, precision in found]
-    return list(dict.fromkeys(found))
+    torchs = [asked or _USUAL[device.type]]
+    if torchs == ["fp16"]:
+        torchs.append("bf16")  # a wider range: what overflows in fp16 does not there
+    found = [("torch", one) for one in dict.fromkeys((*torchs, "fp32"))]
+    return found if first == "torch" else [(first, asked), *found]
 
 
 def missing(backend: str) -> list[str]:
