@@ -27,7 +27,7 @@ class Running:
 
     def sized(self, input_size: int) -> DepthEstimator:
         """The estimator for a camera with an input size of its own; 0: it has none."""
-        return self.estimator.with_input_size(input_size) if input_size else self.estimator
+        return _sized(self.estimator, input_size)
 
 
 class NetworkSlot:
@@ -136,5 +136,9 @@ class NetworkSlot:
                 )
         for width, height, input_size in set(self._shapes.values()) or {_USUAL}:
             with contextlib.suppress(ImageError):  # a camera's impossible images are that camera's trouble
-                (estimator.with_input_size(input_size) if input_size else estimator).prepare(width, height)
+                _sized(estimator, input_size).prepare(width, height)
         return estimator
+
+
+def _sized(estimator: DepthEstimator, input_size: int) -> DepthEstimator:
+    return estimator.with_input_size(input_size) if input_size else estimator
