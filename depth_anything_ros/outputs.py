@@ -71,7 +71,7 @@ class Outputs:
 
     @property
     def has(self) -> set[str]:
-        """What there is to make outputs of: see the needs in `node.publications`."""
+        """What there is to make outputs of: see the needs in `stream.topics`."""
         refined, side = self.refined, self._side
         found = {
             "metres": refined.metres is not None,

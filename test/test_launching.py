@@ -12,7 +12,7 @@ from drivers import DRIVERS
 
 from depth_anything_ros.launching import files
 from depth_anything_ros.launching.arguments import LASERSCAN, MULTI_CAMERA, NAV2, RTABMAP, depth_arguments, robot_arguments
-from depth_anything_ros.node.parameters import CAMERA_TABLE, TABLE
+from depth_anything_ros.stream.table import CAMERA_TABLE, TABLE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIG, LAUNCH = REPOSITORY / "config", REPOSITORY / "launch"

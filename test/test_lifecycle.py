@@ -13,7 +13,7 @@ from lifecycle_msgs.msg import Transition
 from ros import DepthProcess, bench, picture, stamp_of
 
 from depth_anything_ros.node.network_slot import NetworkSlot
-from depth_anything_ros.node.parameters import NetworkSettings
+from depth_anything_ros.stream.settings import NetworkSettings
 
 
 def test_a_manager_can_drive_every_transition(tmp_path):

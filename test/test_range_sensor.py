@@ -6,8 +6,8 @@ from ros import bench
 from sensor_msgs.msg import LaserScan
 
 from depth_anything_ros.messages.cdr import MessageError
-from depth_anything_ros.node.parameters import SettingsError
 from depth_anything_ros.node.range_sensor import RangeSensor
+from depth_anything_ros.stream.settings import SettingsError
 
 
 def test_messages_are_there_for_an_image_that_was_long_in_the_network():

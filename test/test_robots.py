@@ -10,7 +10,7 @@ from drivers import DRIVERS, StandIn
 from ros import DepthProcess, bench, picture, stamp_of
 from sensor_msgs.msg import CompressedImage
 
-from depth_anything_ros.node.parameters import CAMERA_TABLE, TABLE
+from depth_anything_ros.stream.table import CAMERA_TABLE, TABLE
 
 FOLDER = Path(__file__).resolve().parent.parent / "config" / "robots"
 SMALL = ("-p", "model:=demo", "-p", "input_size:=96", "-p", "device:=cpu")

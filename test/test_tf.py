@@ -10,7 +10,8 @@ from geometry_msgs.msg import TransformStamped  # noqa: E402
 from ros import DepthProcess, bench, picture, stamp_of  # noqa: E402
 
 from depth_anything_ros.geometry import TransformError  # noqa: E402
-from depth_anything_ros.node.transforms import Transforms, parse_transforms  # noqa: E402
+from depth_anything_ros.node.transforms import Transforms  # noqa: E402
+from depth_anything_ros.stream.transforms import parse_transforms  # noqa: E402
 
 SECOND = 10**9
 

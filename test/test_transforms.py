@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from depth_anything_ros.geometry import Transform, TransformError, TransformTree
-from depth_anything_ros.node.transforms import Transforms, parse_transforms
+from depth_anything_ros.node.transforms import Transforms
+from depth_anything_ros.stream.transforms import parse_transforms
 
 SECOND = 10**9
 

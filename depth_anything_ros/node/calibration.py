@@ -15,7 +15,7 @@ from std_srvs.srv import Trigger
 from ..calibrate import calibration_text, write_calibration
 from ..geometry import FitError, check_fit, fit_inverse_depth
 from ..models import METRIC
-from .parameters import Settings
+from ..stream.settings import Settings
 from .stream import CameraStream
 
 _SECONDS = 3.0  # for which pairs are gathered

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
 from dataclasses import dataclass
 
 from rclpy.exceptions import InvalidTopicNameException
@@ -14,11 +12,12 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from ..stream.image import complete_topics
+from ..stream.logs import InfoLog
+from ..stream.settings import CameraSettings, SettingsError
 from .mailbox import Mailbox
-from .parameters import CameraSettings, SettingsError
 from .statistics import Statistics
 
-_KEPT_INFOS = 32
 _RELIABILITIES = ("auto", "reliable", "best_effort")
 
 
@@ -40,6 +39,7 @@ class CameraInput:
 
     Attributes:
         topics: full names of `image`, `compressed` and `camera_info`.
+        infos: the calibrations that came.
         mismatch: which publisher cannot be met with the reliability that the user insists on; empty if all can.
     """
 
@@ -47,24 +47,16 @@ class CameraInput:
         self, node: LifecycleNode, name: str, settings: CameraSettings, mailbox: Mailbox[Arrival], statistics: Statistics
     ):
         self.topics = _topics(node, name, settings)
-        self.mismatch = ""
+        self.infos, self.mismatch = InfoLog(), ""
         self._node, self._name, self._mailbox, self._statistics = node, name, mailbox, statistics
         self._transport = settings.image_transport
         self._overrides = {name: _qos_overrides(node, topic) for name, topic in self.topics.items()}
         self._subscriptions: dict[str, tuple[object, QoSProfile]] = {}
-        self._infos: deque[CameraInfo] = deque(maxlen=_KEPT_INFOS)
-        self._lock = threading.Lock()
 
     @property
     def image_topic(self) -> str:
         """The topic that images are read from at this moment."""
         return self.topics["compressed" if "compressed" in self._subscriptions else "image"]
-
-    @property
-    def rectified(self) -> bool:
-        """Whether the images are rectified, by image_pipeline's convention: `rect` in the topic's last two names."""
-        names = self.image_topic.removesuffix("/compressed").split("/")[-2:]
-        return any("rect" in name.split("_") for name in names)
 
     def refresh(self) -> None:
         """Subscribe, or subscribe anew where the publishers and their offers have changed. Cheap; call a few times a second."""
@@ -89,21 +81,12 @@ class CameraInput:
                 )
         self.mismatch = "; ".join(mismatches)
         if not offers["camera_info"]:  # the calibration of a camera that is gone is not that of the next one
-            with self._lock:
-                self._infos.clear()
+            self.infos.clear()
 
     def close(self) -> None:
         """Unsubscribe."""
         for name in list(self._subscriptions):
             self._drop(name)
-
-    def info_at(self, stamp_ns: int) -> CameraInfo | None:
-        """The camera_info of an image: the one with its stamp, else the newest; None if none has come."""
-        with self._lock:
-            for info in reversed(self._infos):
-                if info.header.stamp.sec * 1_000_000_000 + info.header.stamp.nanosec == stamp_ns:
-                    return info
-            return self._infos[-1] if self._infos else None
 
     def describe_publishers(self) -> str:
         """Who publishes images, for a person who wonders why none come."""
@@ -132,7 +115,7 @@ class CameraInput:
         kind, callback = {
             "image": (Image, self._on_image),
             "compressed": (CompressedImage, self._on_compressed),
-            "camera_info": (CameraInfo, self._on_info),
+            "camera_info": (CameraInfo, self.infos.add),
         }[name]
         return self._node.create_subscription(kind, self.topics[name], callback, qos, raw=name != "camera_info")
 
@@ -148,10 +131,6 @@ class CameraInput:
 
     def _leave(self, arrival: Arrival) -> None:
         self._statistics.arrived(self._mailbox.put(self._name, arrival))
-
-    def _on_info(self, info: CameraInfo) -> None:
-        with self._lock:
-            self._infos.append(info)
 
 
 def _names(offers: list[ReliabilityPolicy]) -> str:
@@ -171,13 +150,7 @@ def _topics(node: LifecycleNode, camera: str, settings: CameraSettings) -> dict[
             raise SettingsError(f"{camera or 'camera'}.{name}: {str(error).splitlines()[0]}") from error
         if getattr(settings, name) or remapped:
             known.add(name)
-    if "compressed" in known and "image" not in known:
-        topics["image"] = topics["compressed"].removesuffix("/compressed")
-    if "compressed" not in known:
-        topics["compressed"] = topics["image"] + "/compressed"
-    if "camera_info" not in known:
-        topics["camera_info"] = topics["image"].rsplit("/", 1)[0] + "/camera_info"
-    return topics
+    return complete_topics(topics, known)
 
 
 def _qos_overrides(node: LifecycleNode, topic: str) -> tuple[str, int]:

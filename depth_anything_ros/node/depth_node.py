@@ -21,6 +21,8 @@ from rclpy.parameter import Parameter
 
 from ..messages.bridge import choose_decoder
 from ..models import METRIC, MODELS
+from ..stream.settings import Settings
+from ..stream.table import TABLE
 from . import parameters
 from .bond import Bond, bond_with_manager
 from .calibration import CalibrationService
@@ -28,7 +30,6 @@ from .camera_input import Arrival
 from .diagnostics import diagnose
 from .mailbox import Mailbox
 from .network_slot import NetworkSlot
-from .parameters import Settings
 from .process import guarded_transition, keep_large_buffers, leave, make_deterministic, spin, use_large_shared_memory
 from .stream import CameraStream
 from .surroundings import Surroundings
@@ -251,7 +252,7 @@ class DepthNode(LifecycleNode):
         if fixed:
             reason = f"{', '.join(fixed)}: only before the node is configured (clean it up first)"
             return SetParametersResult(successful=False, reason=reason)
-        known = {row.name for row in parameters.TABLE}
+        known = {row.name for row in TABLE}
         changes = {parameter.name: parameter.value for parameter in changed if parameter.name in known}
         if not changes:
             return SetParametersResult(successful=True)

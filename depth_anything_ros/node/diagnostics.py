@@ -8,8 +8,8 @@ from collections.abc import Collection
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from ..models import MODELS
+from ..stream.settings import Settings
 from .network_slot import NetworkSlot
-from .parameters import Settings
 from .stream import CameraStream
 
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR

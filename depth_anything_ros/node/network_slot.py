@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..inference import DepthEstimator, ImageError, release_memory
 from ..models import locate
-from .parameters import NetworkSettings, Settings
+from ..stream.settings import NetworkSettings, Settings
 
 _TELL_EVERY = 10.0  # seconds
 _USUAL = (640, 480, 0)

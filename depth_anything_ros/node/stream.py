@@ -8,18 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
-from sensor_msgs.msg import CameraInfo
-from std_msgs.msg import Header
 
-from ..geometry import AdaptiveRange, Camera, CameraError, UncalibratedError, rotate
-from ..messages.camera_info import View, info_of_camera, view_of
+from ..geometry import AdaptiveRange, CameraError
 from ..messages.cdr import ImageHeader
-from ..messages.outgoing import ros_header
-from ..pipeline import Frame, Refined, Refiner
+from ..pipeline import Refined, Refiner
+from ..stream.image import PreparedImage, prepare_image
+from ..stream.settings import CameraSettings
 from .camera_input import Arrival, CameraInput
 from .mailbox import Mailbox
 from .network_slot import Shape
-from .parameters import CameraSettings
 from .publications import Publications
 from .statistics import Statistics
 
@@ -28,28 +25,16 @@ _OPTICAL = re.compile(r"(^|_)optical(_|$)")
 
 @dataclass(frozen=True)
 class Job:
-    """An image that is ready for the network.
-
-    Attributes:
-        frame: what depth is computed on, and its camera if there is one.
-        upright: the same image as the network is to see it.
-        header: of everything that comes out.
-        info: of the depth image; None without a calibration.
-        problem: (kind, text) of what is wrong with the calibration.
-    """
+    """An image on its way through the worker."""
 
     stream: CameraStream
     arrival: Arrival
-    frame: Frame
-    upright: np.ndarray
-    header: Header
-    info: CameraInfo | None
-    problem: tuple[str, str] | None
+    image: PreparedImage
 
     @property
     def shape(self) -> Shape:
         """What a network has to be ready for."""
-        height, width = self.upright.shape[:2]
+        height, width = self.image.upright.shape[:2]
         return width, height, self.stream.settings.input_size
 
 
@@ -92,48 +77,16 @@ class CameraStream:
         Raises:
             CameraError: `rectify` is true, but there is no calibration to do it by.
         """
-        view, problem = self._view(header, rgb.shape[1], rgb.shape[0])
-        if view is None and self.settings.rectify == "true":
-            raise CameraError(f"{problem[1]}; without it the image cannot be rectified")
-        covered, rectification = None, view.rectification if view else None
-        if rectification:
-            rgb, covered = rectification.apply(rgb), rectification.coverage()
-        out = ros_header(header)
-        out.frame_id = self.frame_id = self.settings.frame_id or header.frame_id
-        if view:
-            view.info.header = out
-        frame = Frame(rgb, view.camera if view else None, covered, header.stamp_ns)
-        upright = rotate(rgb, self.settings.rotation)
-        return Job(self, arrival, frame, upright, out, view.info if view else None, problem)
+        topic, info_topic = self.source.image_topic, self.source.topics["camera_info"]
+        try:
+            image = prepare_image(header, rgb, self.source.infos.at(header.stamp_ns), self.settings, topic, info_topic)
+        except CameraError:
+            self.calibration = "none"
+            raise
+        self.calibration, self.frame_id = image.calibration, image.header.frame_id
+        return Job(self, arrival, image)
 
     @property
     def optical(self) -> bool:
         """Whether the frame of the outputs is optical: by its name, or because the user says so."""
         return bool(self.settings.frame_id) or not self.frame_id or bool(_OPTICAL.search(self.frame_id))
-
-    def _view(self, header: ImageHeader, width: int, height: int) -> tuple[View | None, tuple[str, str] | None]:
-        """The view of an image; or None and what is the matter as (kind, text)."""
-        topic = self.source.topics["camera_info"]
-        info = self.source.info_at(header.stamp_ns)
-        if info is None:
-            return self._assumed(width, height, ("no camera_info", f"no camera_info on '{topic}' yet"))
-        try:
-            # Who overrides the frame says that image and calibration belong together.
-            frame_id = "" if self.settings.frame_id else header.frame_id
-            view = view_of(info, width, height, self.settings.rectify, self.source.rectified, frame_id)
-        except UncalibratedError as error:
-            return self._assumed(width, height, ("bad camera_info", f"camera_info on '{topic}' refused: {error}"))
-        except CameraError as error:
-            self.calibration = "none"
-            return None, ("bad camera_info", f"camera_info on '{topic}' refused: {error}")
-        self.calibration = "camera_info, rectified here" if view.rectification else "camera_info"
-        return view, None
-
-    def _assumed(self, width: int, height: int, problem: tuple[str, str]):
-        """The view of a camera that nobody has calibrated: `fov_deg`, if the user has given it."""
-        if not self.settings.fov_deg:
-            self.calibration = "none"
-            return None, problem
-        self.calibration = f"none: a field of view of {self.settings.fov_deg:g} degrees is assumed"
-        camera = Camera.from_fov(width, height, self.settings.fov_deg)
-        return View(camera, info_of_camera(Header(), camera)), None

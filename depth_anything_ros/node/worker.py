@@ -17,22 +17,15 @@ from ..messages.bridge import ImageDecoder
 from ..messages.cdr import ImageHeader, MessageError, read_compressed_image
 from ..messages.images import compressed_to_rgb
 from ..outputs import Outputs
+from ..stream.settings import Settings
+from ..stream.topics import LACKS
 from .camera_input import Arrival
 from .mailbox import Mailbox
 from .network_slot import NetworkSlot, Running
-from .parameters import Settings
 from .stream import CameraStream, Job
 from .surroundings import Surroundings
 
 _MAX_FAILURES = 10  # of the network in a row, after which the node gives up
-_LACKS = {  # what outputs may lack -> (kind of problem, text)
-    "camera": ("no calibration", "no calibration"),
-    "view": ("distorted view", "no view without distortion is made (camera.rectify is rays, or it would be too wide)"),
-    "mount": ("no transform", ""),
-    "scan mount": ("no transform", ""),
-    "confidence": ("not enabled", "confidence.enabled is false"),
-    "scale": ("not enabled", "scale.source is none"),
-}
 _PLAUSIBLE_AGE = 5.0  # seconds from an image's stamp to its arrival
 _PATIENCE = 15.0  # seconds to wait for the frame at hand
 
@@ -138,7 +131,7 @@ class Worker:
             for stream in self._streams.values():
                 stream.restart()
         try:
-            images = [job.upright for job in jobs]
+            images = [job.image.upright for job in jobs]
             if running.settings.normalize_exposure:
                 images = [normalize_exposure(image) for image in images]
             times: dict[str, float] = {}
@@ -157,20 +150,21 @@ class Worker:
 
     def _publish(self, job: Job, prediction: Prediction, settings: Settings) -> None:
         """Everything that somebody wants of a frame, all with the image's own stamp and frame."""
-        stream, wanted = job.stream, job.stream.publications.wanted()
-        side, missing = self._surroundings.side(job.frame.stamp_ns, job.header.frame_id, settings, wanted)
+        stream, image, wanted = job.stream, job.image, job.stream.publications.wanted()
+        frame = image.frame
+        side, missing = self._surroundings.side(frame.stamp_ns, image.header.frame_id, settings, wanted)
         with stream.statistics.timing("refine"):
-            stream.refined = stream.refiner.refine(job.frame, prediction, settings.refine, side)
+            stream.refined = stream.refiner.refine(frame, prediction, settings.refine, side)
         gathered = stream.gathered
         if gathered is not None and stream.refiner.pairs is not None:
-            gathered.append((prediction.network, prediction.kind, job.frame.camera.focal, *stream.refiner.pairs))
-        outputs = Outputs(job.frame, prediction, stream.refined, side, settings.outputs, stream.relative_range)
-        unserved = stream.publications.publish(wanted, job.header, outputs, job.info, stream.statistics.spent)
+            gathered.append((prediction.network, prediction.kind, frame.camera.focal, *stream.refiner.pairs))
+        outputs = Outputs(frame, prediction, stream.refined, side, settings.outputs, stream.relative_range)
+        unserved = stream.publications.publish(wanted, image.header, outputs, image.info, stream.statistics.spent)
         stream.statistics.departed(time.monotonic() - job.arrival.time, stream.network_seconds)
         for need, topics in unserved.items():
-            kind, text = _LACKS[need]
-            if need == "camera" and job.problem:
-                kind, text = job.problem
+            kind, text = LACKS[need]
+            if need == "camera" and image.problem:
+                kind, text = image.problem
             elif need in ("mount", "scan mount"):
                 text = missing
             self._report(stream, kind, f"{text}; without it there is no {' and no '.join(sorted(topics))}")

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading bags of every kind: rosbag2 in SQLite or MCAP, folder or single file, compressed, cut off; ROS 1 bags.
+
+The input is only ever opened for reading. What cannot be read is said in `damage`; what can be, is read.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+from rosbags.convert.converter import ConverterError, convert
+from rosbags.rosbag2 import Reader
+
+from .messages import BagError, Recorded, Topic, typestore
+from .salvage import salvage
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+_STORAGES = {".mcap": "mcap", ".db3": "sqlite3"}
+_FOREVER = 2**63 - 1
+
+
+class BagInput:
+    """A bag. `messages` may be asked again and again.
+
+    Attributes:
+        path: of the bag.
+        storage: "mcap" or "sqlite3".
+        topics: by name.
+        counts: messages by topic, as far as the bag says.
+        start_ns, end_ns: of the first and the last message, nanoseconds since the epoch; equal without messages.
+        damage: what could not be read, in words; complete after a pass through `messages`.
+    """
+
+    def __init__(self, path: Path | str):
+        """Look at a bag.
+
+        Raises:
+            BagError: there is none, or nothing of it can be read.
+        """
+        self.path = Path(path).expanduser()
+        if not self.path.exists():
+            raise BagError(f"there is no bag '{self.path}'")
+        self.damage: list[str] = []
+        self.topics: dict[str, Topic] = {}
+        self.counts: dict[str, int] = {}
+        self.start_ns, self.end_ns = _FOREVER, 0
+        self._damaged: set[Path] = set()
+        self._converted: tempfile.TemporaryDirectory | None = None  # of a ROS 1 bag; goes with us
+        folder = self._from_ros1() if self.path.suffix == ".bag" else self.path
+        self._files, self._zipped = self._files_of(folder)
+        self.storage = _STORAGES[_plain(self._files[0]).suffix]
+        for file in self._files:
+            self._look_at(file)
+        self.start_ns = min(self.start_ns, self.end_ns)
+        if not self.topics:
+            raise BagError("; ".join([f"nothing can be read of '{self.path}'", *self.damage]))
+
+    def messages(self, start_ns: int = 0, end_ns: int = _FOREVER, topics: Collection[str] | None = None) -> Iterator[Recorded]:
+        """The messages recorded from `start_ns` on and before `end_ns`, file by file, by time.
+
+        Args:
+            topics: names; None: all.
+        """
+        for file in self._files:
+            with self._plain_file(file) as path:
+                if path is None:
+                    continue
+                last = start_ns - 1
+                if file not in self._damaged:
+                    try:
+                        for recorded in self._intact(path, start_ns, end_ns, topics):
+                            yield recorded
+                            last = recorded.time_ns
+                        continue
+                    except Exception as error:  # readers, codecs and SQLite have no common kind
+                        self._note(file, f"after {last / 1e9:.3f} s: {_line(error)}")
+                for topic, recorded in salvage(path):
+                    if last < recorded.time_ns < end_ns and (topics is None or topic.name in topics):
+                        try:
+                            yield replace(recorded, cdr=self._unzipped(recorded.cdr))
+                        except zstd.ZstdError as error:
+                            self._note(file, f"a message on '{topic.name}' cannot be decompressed: {_line(error)}")
+
+    def _intact(self, path: Path, start_ns: int, end_ns: int, topics: Collection[str] | None) -> Iterator[Recorded]:
+        with Reader(path) as reader:
+            asked = [each for each in reader.connections if topics is None or each.topic in topics]
+            for connection, time_ns, data in reader.messages(asked, start_ns, end_ns) if asked else ():
+                yield Recorded(connection.topic, time_ns, self._unzipped(data))
+
+    def _unzipped(self, data: bytes) -> bytes:
+        return zstd.decompress(data) if self._zipped else bytes(data)
+
+    def _look_at(self, file: Path) -> None:
+        """Take in what a file says of its topics and times."""
+        with self._plain_file(file) as path:
+            if path is None:
+                return
+            try:
+                with Reader(path) as reader:
+                    for each in reader.connections:
+                        if each.ext.serialization_format != "cdr":
+                            raise BagError(f"'{each.topic}' is serialised as {each.ext.serialization_format}, expected cdr")
+                        topic = Topic(each.topic, each.msgtype, each.msgdef, each.digest, tuple(each.ext.offered_qos_profiles))
+                        self._count(topic, each.msgcount)
+                    if reader.message_count:
+                        self._span(reader.start_time, reader.end_time - 1)
+                return
+            except BagError:
+                raise
+            except Exception as error:
+                self._damaged.add(file)
+                problem = _line(error)
+            found, end_ns = 0, 0
+            for topic, recorded in salvage(path):
+                self._count(topic, 1)
+                self._span(recorded.time_ns, recorded.time_ns)
+                found, end_ns = found + 1, recorded.time_ns
+            self._note(
+                file, f"{problem}; {found} messages can be read" + (f", the last of {end_ns / 1e9:.3f} s" if found else "")
+            )
+
+    def _count(self, topic: Topic, messages: int) -> None:
+        self.topics.setdefault(topic.name, topic)
+        self.counts[topic.name] = self.counts.get(topic.name, 0) + messages
+
+    def _span(self, first_ns: int, last_ns: int) -> None:
+        self.start_ns, self.end_ns = min(self.start_ns, first_ns), max(self.end_ns, last_ns)
+
+    def _note(self, file: Path, text: str) -> None:
+        line = f"{file.name}: {text}"
+        if line not in self.damage:
+            self.damage.append(line)
+
+    def _files_of(self, path: Path) -> tuple[list[Path], bool]:
+        """The storage files of a bag in order, and whether each message in them is compressed."""
+        if path.is_file():
+            if _plain(path).suffix not in _STORAGES:
+                raise BagError(f"'{path}' is no bag: expected a folder, .mcap, .db3 or .bag")
+            return [path], False
+        there = sorted((file for file in path.iterdir() if _plain(file).suffix in _STORAGES), key=_by_number)
+        try:
+            said = yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+            named = [path / Path(name).name for name in said["relative_file_paths"]]
+            zipped = said.get("compression_mode", "").lower() == "message"
+        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+            if not there:
+                raise BagError(f"'{path}' is no bag: there is no .mcap and no .db3 in it") from error
+            self.damage.append(f"metadata.yaml cannot be read ({_line(error)}): taking {', '.join(f.name for f in there)}")
+            return there, False
+        missing = [file.name for file in named if not file.exists()]
+        if missing:
+            self.damage.append(f"metadata.yaml names what is not there: {', '.join(missing)}")
+        found = [file for file in named if file.exists()]
+        if not found:
+            raise BagError(f"'{path}' is no bag: {'; '.join(self.damage) or 'metadata.yaml names no file'}")
+        return found, zipped
+
+    @contextmanager
+    def _plain_file(self, file: Path) -> Iterator[Path | None]:
+        """The file itself; or, if it is compressed as a whole, a temporary one of all that can be decompressed of it."""
+        if file.suffix != ".zstd":
+            yield file
+            return
+        with tempfile.TemporaryDirectory(prefix="depth_bag_") as folder:
+            path = Path(folder) / _plain(file).name
+            with file.open("rb") as zipped, path.open("wb") as out:
+                try:
+                    shutil.copyfileobj(zstd.ZstdFile(zipped), out)
+                except OSError:
+                    raise
+                except Exception as error:  # ZstdError, EOFError
+                    self._note(file, f"cannot be decompressed to its end: {_line(error)}")
+            yield path
+
+    def _from_ros1(self) -> Path:
+        """A copy of a ROS 1 bag as a ROS 2 bag; for as long as this object lives."""
+        self._converted = tempfile.TemporaryDirectory(prefix="depth_bag_")
+        copy = Path(self._converted.name) / self.path.stem
+        try:
+            convert([self.path], copy, "mcap", 8, None, "none", None, typestore(), (), (), (), ())
+        except (ConverterError, AssertionError) as error:
+            raise BagError(f"'{self.path}' cannot be read as a ROS 1 bag: {_line(error)}") from error
+        if not copy.exists() or not any(copy.iterdir()):
+            raise BagError(f"'{self.path}' holds no messages")
+        return copy
+
+
+def _plain(file: Path) -> Path:
+    """A file's path without the ending of whole-file compression."""
+    return file.with_suffix("") if file.suffix == ".zstd" else file
+
+
+def _by_number(file: Path) -> tuple[int, str]:
+    """bag_2.mcap before bag_10.mcap."""
+    number = re.search(r"_(\d+)$", _plain(file).stem)
+    return (int(number[1]) if number else 0), file.name
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages that are kept until an image asks for those of its own time. Any thread may add, any may ask."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+import numpy as np
+from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
+
+from ..messages.cdr import MessageError
+from ..messages.ranges import cloud_points, depth_points, scan_points
+
+_INFOS = 32
+# Messages are chosen by an image's stamp after the network has run, which takes seconds on a slow machine.
+_KEPT_NS, _KEPT_BYTES = 10_000_000_000, 128 << 20
+
+SENSOR_TYPES = {f"sensor_msgs/msg/{kind.__name__}": kind for kind in (PointCloud2, LaserScan, Image)}
+
+
+class InfoLog:
+    """The newest calibrations of one camera."""
+
+    def __init__(self):
+        self._infos: deque[CameraInfo] = deque(maxlen=_INFOS)
+        self._lock = threading.Lock()
+
+    def add(self, info: CameraInfo) -> None:
+        """Take in the next one."""
+        with self._lock:
+            self._infos.append(info)
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._infos.clear()
+
+    def at(self, stamp_ns: int) -> CameraInfo | None:
+        """The camera_info of an image: the one with its stamp, else the newest; None if none has come."""
+        with self._lock:
+            for info in reversed(self._infos):
+                if stamp_of(info) == stamp_ns:
+                    return info
+            return self._infos[-1] if self._infos else None
+
+
+class SensorLog:
+    """The last seconds of a range sensor: clouds, laser scans, or depth images with their calibration.
+
+    Attributes:
+        topic: its full name.
+        info_topic: of the calibration that belongs to depth images.
+        problem: why nothing can be had from it; empty if there is nothing to say.
+    """
+
+    def __init__(self, topic: str):
+        self.topic, self.problem = topic, ""
+        self.info_topic = topic.rsplit("/", 1)[0] + "/camera_info"
+        self._messages: deque = deque()
+        self._bytes = 0
+        self._info: CameraInfo | None = None
+        self._lock = threading.Lock()
+
+    def add(self, message: PointCloud2 | LaserScan | Image) -> None:
+        """Take in the next one; old ones go."""
+        with self._lock:
+            kept = self._messages
+            if kept and stamp_of(message) < stamp_of(kept[-1]) - 1_000_000_000:  # a bag that begins anew
+                kept.clear()
+                self._bytes = 0
+            kept.append(message)
+            self._bytes += _size(message)
+            while len(kept) > 1 and (stamp_of(message) - stamp_of(kept[0]) > _KEPT_NS or self._bytes > _KEPT_BYTES):
+                self._bytes -= _size(kept.popleft())
+
+    def add_info(self, info: CameraInfo) -> None:
+        """Take in the calibration of depth images."""
+        with self._lock:
+            self._info = info
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._messages.clear()
+            self._bytes, self._info = 0, None
+
+    def at(self, stamp_ns: int, max_offset: float) -> tuple[str, np.ndarray]:
+        """(frame, points (N, 3)) of the message nearest in time.
+
+        Raises:
+            MessageError: there is none within `max_offset` seconds, or it cannot be true. CameraError: nor its calibration.
+        """
+        with self._lock:
+            message = min(self._messages, key=lambda message: abs(stamp_of(message) - stamp_ns), default=None)
+            info = self._info
+        if message is None or abs(stamp_of(message) - stamp_ns) > max_offset * 1e9:
+            raise MessageError(f"nothing within {max_offset:g} s of the image")
+        if isinstance(message, PointCloud2):
+            points = cloud_points(message)
+        elif isinstance(message, LaserScan):
+            points = scan_points(message)
+        elif info is None:
+            raise MessageError(f"a depth image, but no camera_info on '{self.info_topic}'")
+        else:
+            points = depth_points(message, info)
+        return message.header.frame_id, points
+
+
+def stamp_of(message) -> int:
+    """Nanoseconds of a message's header."""
+    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+
+
+def _size(message) -> int:
+    return 4 * len(message.ranges) if isinstance(message, LaserScan) else len(message.data)
