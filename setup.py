@@ -22,6 +22,9 @@ ROS_WHEELS = [  # ROS 2 Kilted from PyPI, for machines without a ROS distro
 OPENVINO = ["openvino>=2024.4", "torch>=2.6"]  # several times as fast on a CPU
 ONNX = ["onnxruntime>=1.18", "onnx>=1.16", "onnxscript>=0.5", "torch>=2.6"]
 
+REPLAY = ["rosbags>=0.11", "mcap>=1.1", "tqdm", "matplotlib"]  # depth_bag, depth_eval, bag_player
+FLEET = ["ray>=2.9"]  # depth_bag --ray
+
 setup(
     name=NAME,
     version=VERSION,
@@ -57,12 +60,15 @@ setup(
         "ros": ROS_WHEELS,
         "openvino": OPENVINO,
         "onnx": ONNX,
+        "replay": REPLAY,
+        "fleet": [*REPLAY, *FLEET],
         "test": [
             "pytest<8.4",
             "pytest-xdist",
             "transformers>=4.45",
-            "rosbags",
             "ruff",
+            *REPLAY,
+            *[f'{name}; python_version < "3.14"' for name in FLEET],
             *OPENVINO,
             *ONNX,
         ],  # launch_testing's plugin breaks newer pytest
@@ -73,6 +79,9 @@ setup(
             f"camera_player = {NAME}.node.camera_player:main",
             f"depth_image = {NAME}.depth_image:main",
             f"calibrate = {NAME}.calibrate:main",
+            f"depth_bag = {NAME}.depth_bag:main",
+            f"depth_eval = {NAME}.depth_eval:main",
+            f"bag_player = {NAME}.node.bag_player:main",
             f"depth_export = {NAME}.depth_export:main",
             f"depth_benchmark = {NAME}.depth_benchmark:main",
         ]

@@ -121,7 +121,7 @@ class BagInput:
                 raise
             except Exception as error:
                 self._damaged.add(file)
-                problem = _line(error)
+                problem = _line(error).replace(str(path), file.name)
             found, end_ns = 0, 0
             for topic, recorded in salvage(path):
                 self._count(topic, 1)

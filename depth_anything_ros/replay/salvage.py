@@ -8,10 +8,11 @@ row by row in the order of writing, since the index of times may be lost.
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
+import apsw
 import mcap.records
 from mcap.exceptions import EndOfFile, McapError
 from mcap.stream_reader import StreamReader, breakup_chunk, get_chunk_data_stream
@@ -22,6 +23,7 @@ from .messages import Recorded, Topic
 
 _FORMATS = {"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinitionFormat.IDL}
 _NO_DEFINITION = MessageDefinition(MessageDefinitionFormat.NONE, "")
+_VFS = "depth_anything_salvage"
 _MOST_LOST = 200  # rows in a row, after which the rest is taken for lost, too
 
 
@@ -77,34 +79,66 @@ class _Exact:
         return data
 
 
+class _WholePages(apsw.VFSFile):
+    """A database file without the piece of a page that it may end in: SQLite would take what is missing of it for zeros."""
+
+    def xFileSize(self) -> int:
+        head = self.xRead(18, 0)
+        page = int.from_bytes(head[16:18], "big")
+        page = 65536 if page == 1 else page
+        return super().xFileSize() // page * page if page else 0
+
+
+class _WholePagesVfs(apsw.VFS):
+    def __init__(self):
+        super().__init__(_VFS, base="")
+
+    def xOpen(self, name, flags):
+        return _WholePages("", name, flags)
+
+
+@lru_cache(maxsize=1)
+def _registered() -> _WholePagesVfs:
+    """One for all databases, for as long as the process lives."""
+    return _WholePagesVfs()
+
+
 def _of_sqlite(path: Path) -> Iterator[tuple[Topic, Recorded]]:
-    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)) as database:
+    _registered()
+    address, flags = f"{path.resolve().as_uri()}?immutable=1", apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    try:
+        database = apsw.Connection(address, flags=flags, vfs=_VFS)
+    except (apsw.Error, OSError):
+        return
+    with contextlib.closing(database):
         try:
             # Without it a file that is shorter than its header says is not read at all.
             database.execute("PRAGMA writable_schema=ON")
             topics = _sqlite_topics(database)
-        except (sqlite3.Error, UnicodeDecodeError):
+        except (apsw.Error, OSError, UnicodeDecodeError):
             return
         last, lost = 0, 0
         while lost <= _MOST_LOST:
             try:
-                for row, topic, time, data in database.execute(
+                for row, topic, time_ns, data in database.execute(
                     "SELECT id, topic_id, timestamp, data FROM messages WHERE id > ? ORDER BY id", (last,)
                 ):
+                    if row <= last:
+                        return
                     last, lost = row, 0
                     if topic in topics and isinstance(data, bytes):
-                        yield topics[topic], Recorded(topics[topic].name, time, data)
+                        yield topics[topic], Recorded(topics[topic].name, time_ns, data)
                 return
-            except sqlite3.Error:
+            except (apsw.Error, OSError):
                 last, lost = last + 1, lost + 1
 
 
-def _sqlite_topics(database: sqlite3.Connection) -> dict[int, Topic]:
+def _sqlite_topics(database: apsw.Connection) -> dict[int, Topic]:
     names = {row[1] for row in database.execute("PRAGMA table_info(topics)")}
     qos = "offered_qos_profiles" if "offered_qos_profiles" in names else "''"
     digest = "type_description_hash" if "type_description_hash" in names else "''"
     definitions = {}
-    with contextlib.suppress(sqlite3.Error):  # a table of newer bags
+    with contextlib.suppress(apsw.Error):  # a table of newer bags
         for kind, encoding, text in database.execute(
             "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
         ):

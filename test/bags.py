@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags for the tests, written by rosbags and rclpy; nothing of ours but the pictures is in them."""
+
+from pathlib import Path
+
+import numpy as np
+from rclpy.serialization import serialize_message
+from ros import camera_info, picture
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
+from rosbags.typesys import Stores, get_typestore
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header, String
+
+STORE = get_typestore(Stores.LATEST)
+START = 1_700_000_000_000_000_000  # nanoseconds
+FRAME = "camera_color_optical_frame"
+
+
+def header_of(stamp_ns, frame_id=FRAME):
+    header = Header(frame_id=frame_id)
+    header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 10**9)
+    return header
+
+
+def image_of(pixels, stamp_ns, encoding="rgb8", frame_id=FRAME):
+    """A sensor_msgs/Image of a C-contiguous array."""
+    message = Image(header=header_of(stamp_ns, frame_id), height=pixels.shape[0], width=pixels.shape[1], encoding=encoding)
+    message.step = pixels.strides[0]
+    message.data.frombytes(np.ascontiguousarray(pixels).tobytes())
+    return message
+
+
+def write_bag(path, messages, storage="mcap", compression="none", qos=()):
+    """A bag of (topic, time in nanoseconds, message of rclpy); returns its path."""
+    writer = Writer(Path(path), version=8, storage_plugin=StoragePlugin[storage.upper()])
+    writer.set_compression(CompressionMode[compression.upper()], CompressionFormat.ZSTD)
+    connections = {}
+    with writer:
+        for topic, time_ns, message in messages:
+            if topic not in connections:
+                package = type(message).__module__.partition(".")[0]
+                kind = f"{package}/msg/{type(message).__name__}"
+                connections[topic] = writer.add_connection(topic, kind, typestore=STORE, offered_qos_profiles=qos)
+            writer.write(connections[topic], time_ns, bytes(serialize_message(message)))
+    return Path(path)
+
+
+def camera_messages(frames=6, rate=10.0, width=160, height=120, name="/camera/color", start=START, pixels=picture):
+    """A camera that moves a little, its calibration, and something that has nothing to do with it: (topic, time, message)."""
+    for k in range(frames):
+        stamp = start + round(k * 1e9 / rate)
+        yield f"{name}/camera_info", stamp + 1_000_000, camera_info(header_of(stamp), width, height)
+        yield f"{name}/image_raw", stamp + 3_000_000, image_of(pixels(width, height, k), stamp)
+        yield "/chatter", stamp + 5_000_000, String(data=f"hello {k}")
+
+
+def read_bag(path):
+    """[(topic, time, cdr)] by rosbags' own reader of whole bags: it knows nothing of ours."""
+    from rosbags.highlevel import AnyReader
+
+    with AnyReader([Path(path)], default_typestore=STORE) as reader:
+        return [(connection.topic, time_ns, bytes(data)) for connection, time_ns, data in reader.messages()]
