@@ -46,9 +46,10 @@ def read(raw: bool) -> None:
     import rclpy
     from sensor_msgs.msg import Image
 
+    from depth_anything_ros.inference import keep_large_buffers
     from depth_anything_ros.messages.cdr import read_image
     from depth_anything_ros.messages.images import image_to_rgb
-    from depth_anything_ros.node.process import keep_large_buffers, use_large_shared_memory
+    from depth_anything_ros.node.process import use_large_shared_memory
 
     use_large_shared_memory()
     keep_large_buffers()

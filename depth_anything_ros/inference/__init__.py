@@ -2,8 +2,9 @@
 """Running a depth network on images. No ROS."""
 
 from .backends import BACKENDS, PRECISIONS, candidates
+from .determinism import make_deterministic
 from .estimator import DepthEstimator, InferenceError
-from .memory import release_memory
+from .memory import keep_large_buffers, release_memory
 from .prediction import Prediction
 from .preprocessing import ImageError, network_size, normalize_exposure, preprocess
 
@@ -15,6 +16,8 @@ __all__ = [
     "InferenceError",
     "Prediction",
     "candidates",
+    "keep_large_buffers",
+    "make_deterministic",
     "network_size",
     "normalize_exposure",
     "preprocess",

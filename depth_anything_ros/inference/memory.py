@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory that is no longer needed, for other processes."""
+"""Memory of frames, which is kept; and memory that is no longer needed, which other processes get."""
 
 from __future__ import annotations
 
@@ -28,3 +28,16 @@ def trim_memory() -> None:
         libc = ctypes.CDLL(None)
         if hasattr(libc, "malloc_trim"):  # glibc
             libc.malloc_trim(0)
+
+
+def keep_large_buffers() -> None:
+    """Let glibc reuse buffers of image size instead of mapping and page-faulting new ones for every frame.
+
+    M_MMAP_MAX (-4) and M_TRIM_THRESHOLD (-1) of mallopt(3): nothing is mapped by itself, whatever its size, on any thread (a
+    cloud of a 1080p image is larger than the largest M_MMAP_THRESHOLD). No other C library is touched.
+    """
+    if sys.platform.startswith("linux"):
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "gnu_get_libc_version"):
+            libc.mallopt(-4, 0)
+            libc.mallopt(-1, 512 << 20)

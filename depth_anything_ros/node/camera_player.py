@@ -25,10 +25,11 @@ from std_msgs.msg import Header
 
 from ..demo.sources import Shot, SourceError, open_source, render_scenes
 from ..geometry import Camera
+from ..inference import keep_large_buffers
 from ..messages.camera_info import info_of_camera
 from ..messages.compressed import compressed_color_message
 from ..messages.outgoing import image_message
-from .process import keep_large_buffers, use_large_shared_memory
+from .process import use_large_shared_memory
 
 _PARAMETERS = (
     ("source", "scenes", "scenes, an image, a folder or pattern of images, a video, or a webcam (0, /dev/video0)"),

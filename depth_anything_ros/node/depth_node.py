@@ -19,6 +19,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
+from ..inference import keep_large_buffers, make_deterministic
 from ..messages.bridge import choose_decoder
 from ..models import METRIC, MODELS
 from ..stream.settings import Settings
@@ -30,7 +31,7 @@ from .camera_input import Arrival
 from .diagnostics import diagnose
 from .mailbox import Mailbox
 from .network_slot import NetworkSlot
-from .process import guarded_transition, keep_large_buffers, leave, make_deterministic, spin, use_large_shared_memory
+from .process import guarded_transition, leave, spin, use_large_shared_memory
 from .stream import CameraStream
 from .surroundings import Surroundings
 from .worker import Worker

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..inference import DepthEstimator, ImageError, release_memory
-from ..models import locate
+from ..stream.network import load, located
 from ..stream.settings import NetworkSettings, Settings
 
 _TELL_EVERY = 10.0  # seconds
@@ -117,23 +117,11 @@ class NetworkSlot:
             estimator = running.estimator.with_input_size(**sizes)
         else:
             self._log(f"loading {network.model}/{network.encoder} from {network.checkpoint or 'its own checkpoint'}")
-            # The licence was checked with the other parameters.
-            path = locate(network.model, network.encoder, network.checkpoint, allow_noncommercial=True)
+            path = located(network)
             with self._one_load:
                 if not self._wanted(network):
                     return None
-                estimator = DepthEstimator.create(
-                    network.model,
-                    network.encoder,
-                    str(path),
-                    network.input_size,
-                    network.device,
-                    network.precision,
-                    True,
-                    network.backend,
-                    network.max_tokens,
-                    self._log,
-                )
+                estimator = load(network, path, self._log)
         for width, height, input_size in set(self._shapes.values()) or {_USUAL}:
             with contextlib.suppress(ImageError):  # a camera's impossible images are that camera's trouble
                 _sized(estimator, input_size).prepare(width, height)

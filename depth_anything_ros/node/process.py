@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process needs around its node: memory that images fit into, determinism if asked for, a spin that survives."""
+"""What a process needs around its node: shared memory that images fit into, a spin that survives, an end."""
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import shutil
@@ -14,11 +13,9 @@ from importlib import metadata
 from pathlib import Path
 
 import rclpy
-import torch
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
-_MANY_CORES = 4  # with more, one is left to callbacks and to the robot's other processes
 _HERE = Path(__file__).resolve().parent
 _PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 _KILTED_RCLPY = 9  # major version since which the first of them is read; before, the second
@@ -42,36 +39,6 @@ def use_large_shared_memory() -> None:
     except metadata.PackageNotFoundError:
         old = False
     os.environ[_PROFILE_VARIABLES[old]] = str(profile)
-
-
-def keep_large_buffers() -> None:
-    """Let glibc reuse buffers of image size instead of mapping and page-faulting new ones for every frame.
-
-    M_MMAP_MAX (-4) and M_TRIM_THRESHOLD (-1) of mallopt(3): nothing is mapped by itself, whatever its size, on any thread (a
-    cloud of a 1080p image is larger than the largest M_MMAP_THRESHOLD). No other C library is touched.
-    """
-    if sys.platform.startswith("linux"):
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "gnu_get_libc_version"):
-            libc.mallopt(-4, 0)
-            libc.mallopt(-1, 512 << 20)
-
-
-def _usual_threads() -> int:
-    threads = torch.get_num_threads()  # cores that we may run on, or OMP_NUM_THREADS
-    return threads - 1 if threads > _MANY_CORES and "OMP_NUM_THREADS" not in os.environ else threads
-
-
-_CPU_THREADS = _usual_threads()
-
-
-def make_deterministic(on: bool) -> None:
-    """One order of every sum: deterministic kernels and one CPU thread; off: as many as leave callbacks a core."""
-    if on:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    torch.use_deterministic_algorithms(on, warn_only=True)
-    torch.backends.cudnn.deterministic = on
-    torch.set_num_threads(1 if on else _CPU_THREADS)
 
 
 def leave(code: int) -> None:

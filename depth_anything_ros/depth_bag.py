@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`depth_bag INPUT... OUTPUT`: a bag in, a bag with depth out; nothing dropped, nothing lost."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .inference import InferenceError, keep_large_buffers, make_deterministic
+from .models import MODELS, ModelError
+from .replay.bag_input import BagInput
+from .replay.convert import Conversion
+from .replay.messages import BagError
+from .replay.parameters import preset_file, read_assignment, read_file
+from .replay.parts import Progress, check_free
+from .replay.plan import Plan, Request, make_plan
+from .replay.predictors import Here, Predictor, Processes, Recipe
+
+INCOMPLETE = 3  # exit code: some images got no depth
+_UNITS = {"": 1, "k": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def main(args: list[str] | None = None) -> int:
+    """0: every image got its depth; 1: it was interrupted or failed; 2: it cannot be done so; 3: some images got none."""
+    options = parser().parse_args(args)
+    try:
+        return _run(options)
+    except (BagError, ModelError, ValueError, InferenceError) as error:
+        print(f"depth_bag: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("depth_bag: interrupted; the same command with --resume goes on", file=sys.stderr)
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="depth_bag", description="Give every image of a bag its depth.")
+    made.add_argument("input", nargs="+", type=Path, help="bags: folders, .mcap, .db3 or .bag (ROS 1)")
+    made.add_argument("output", type=Path, help="the new bag; of several inputs, the folder for them")
+    which = made.add_argument_group("which images, which depth")
+    which.add_argument("--image", action="append", default=[], help="image topic (default: all cameras that are found)")
+    which.add_argument("--camera-info", action="append", default=[], help="its calibration (default: camera_info beside it)")
+    which.add_argument("--preset", help="a robot of config/robots, or a parameter file: topics, frame, rectification, model")
+    which.add_argument("--params-file", action="append", default=[], type=Path, help="parameters, as of the depth node")
+    which.add_argument("-p", dest="param", action="append", default=[], metavar="NAME:=VALUE", help="one parameter")
+    which.add_argument("--topics", nargs="+", default=[], help="outputs (default: depth/image depth/camera_info)")
+    which.add_argument("--start", type=float, default=0.0, help="seconds from the beginning of the bag")
+    which.add_argument("--end", type=float, default=0.0, help="seconds from the beginning of the bag (default: its end)")
+    which.add_argument("--every", type=int, default=1, metavar="N", help="depth of every N-th image only")
+    how = made.add_argument_group("what is written")
+    how.add_argument("--only-depth", action="store_true", help="leave out what was in the bag")
+    how.add_argument("--namespace", default="depth_anything", help="of the new topics (default: %(default)s)")
+    how.add_argument("--storage", default="", choices=("mcap", "sqlite3"), help="(default: as the input)")
+    how.add_argument("--compress", action="store_true", help="with zstd")
+    how.add_argument("--split-size", type=_bytes, default=1 << 30, help="bytes per file, such as 500M (default: 1G)")
+    how.add_argument("--resume", action="store_true", help="go on with what an interrupted run has left, if there is any")
+    how.add_argument("--preview", type=Path, metavar="FILE.mp4", help="a film: camera and depth side by side")
+    how.add_argument("--report", type=Path, metavar="FILE.html", help="thumbnails, rate, gaps, scale, flicker")
+    who = made.add_argument_group("who works")
+    who.add_argument("--batch", type=int, default=0, help="images in one pass (default: 8 on a GPU, else 1)")
+    who.add_argument("--workers", type=int, default=0, metavar="N", help="processes on this machine, each with a network")
+    who.add_argument("--ray", metavar="ADDRESS", help="work on a Ray cluster; local: start one here")
+    who.add_argument("--quiet", action="store_true", help="no progress bar")
+    return made
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.every < 1 or options.batch < 0 or options.workers < 0:
+        raise ValueError("--every, --batch and --workers take positive numbers")
+    several = len(options.input) > 1
+    if several and (options.preview or options.report):
+        raise ValueError("--preview and --report take one bag")
+    request = _request(options)
+    if several:
+        options.output.mkdir(parents=True, exist_ok=True)
+        if options.ray is not None or 0 < options.workers <= len(options.input):
+            return _spread(request, options)
+        return max([_convert(path, _place(path, options.output), request, options) for path in options.input])
+    return _convert(options.input[0], options.output, request, options)
+
+
+def _request(options: argparse.Namespace) -> Request:
+    values: dict[str, object] = {}
+    for path in [*([preset_file(options.preset)] if options.preset else []), *options.params_file]:
+        values |= read_file(path)
+    for text in options.param:
+        values |= read_assignment(text)
+    return Request(
+        values,
+        tuple(f"/{topic.lstrip('/')}" for topic in options.image),
+        tuple(f"/{topic.lstrip('/')}" for topic in options.camera_info),
+        tuple(options.topics),
+        options.namespace,
+        options.start,
+        options.end,
+        options.every,
+        options.only_depth,
+        options.storage,
+        options.compress,
+        options.split_size,
+    )
+
+
+def _convert(path: Path, output: Path, request: Request, options: argparse.Namespace) -> int:
+    """One bag."""
+    plan = make_plan(BagInput(path), request)
+    network = plan.settings.network
+    licence = MODELS[network.model].licence(network.encoder)
+    _say(
+        f"{path} -> {output}: {', '.join(plan.cameras[name].image for name in plan.cameras)}; {network.model}/{network.encoder}"
+    )
+    _say(f"licence of the weights: {licence}")
+    for line in (*plan.bag.damage, *(f"no such parameter: {name}" for name in plan.unknown)):
+        _say(f"warning: {line}")
+    keep_large_buffers()
+    make_deterministic(plan.settings.deterministic)
+    known = len(plan.bag.damage)
+    with (
+        closing(_predictor(plan, options)) as predictor,
+        tqdm(total=plan.images, unit="frame", disable=options.quiet or None, dynamic_ncols=True) as bar,
+    ):
+        begin = time.monotonic()
+        done = Conversion(plan, predictor, lambda images: bar.update(images - bar.n)).run(output, options.resume)
+        seconds = time.monotonic() - begin
+    for line in plan.bag.damage[known:]:
+        _say(f"warning: {line}")
+    _summarise(done, output, seconds)
+    _look(plan, output, done, options)
+    return 0 if done.with_depth == done.images else INCOMPLETE
+
+
+def _predictor(plan: Plan, options: argparse.Namespace) -> Predictor:
+    recipe = Recipe.of(plan.settings)
+    if options.ray is not None:
+        from .replay.fleet import RayActors
+
+        return RayActors(recipe, options.ray, options.workers, options.batch)
+    return Processes(recipe, options.workers, options.batch) if options.workers else Here(recipe, options.batch, _say)
+
+
+def _summarise(done: Progress, output: Path, seconds: float) -> None:
+    size = sum(path.stat().st_size for path in output.iterdir()) / (1 << 20)
+    _say(f"{output}: {done.with_depth} of {done.images} images have depth; {size:.1f} MiB; {seconds:.1f} s")
+    for what, (count, first) in sorted(done.problems.items()):
+        _say(f"warning: {what} ({count} times): {first}")
+
+
+def _look(plan: Plan, output: Path, done: Progress, options: argparse.Namespace) -> None:
+    """The film and the report, made of the bags."""
+    if not options.preview and not options.report:
+        return
+    from .replay.look import Pair
+    from .replay.preview import write_preview
+    from .replay.report import write_report
+
+    images = next((name for name in ("depth/image", "depth/relative") if name in plan.topics), None)
+    pairs = [
+        Pair(name, topics.image, plan.topic(name, images), images == "depth/relative") for name, topics in plan.cameras.items()
+    ]
+    made = BagInput(output)
+    if options.preview:
+        write_preview(plan.bag, made, pairs, options.preview)
+        _say(f"wrote {options.preview}")
+    if options.report:
+        network = plan.settings.network
+        summary = {
+            "input": str(plan.bag.path),
+            "network": f"{network.model}/{network.encoder}",
+            "licence of the weights": MODELS[network.model].licence(network.encoder),
+            "images with depth": f"{done.with_depth} of {done.images}",
+            **{what: f"{count} times: {first}" for what, (count, first) in sorted(done.problems.items())},
+            **({"damage": "; ".join(plan.bag.damage)} if plan.bag.damage else {}),
+        }
+        write_report(plan.bag, made, pairs, options.report, summary)
+        _say(f"wrote {options.report}")
+
+
+def _spread(request: Request, options: argparse.Namespace) -> int:
+    """Several bags, each of them on one worker."""
+    from .replay.fleet import on_processes, on_ray
+
+    places = {path: _place(path, options.output) for path in options.input}
+    for path, output in places.items():
+        check_free(output, options.resume)
+        make_plan(BagInput(path), request)
+    alone = argparse.Namespace(**(vars(options) | {"workers": 0, "ray": None, "resume": True, "quiet": True}))
+    tasks = [functools.partial(_convert, path, output, request, alone) for path, output in places.items()]
+    ended = on_processes(tasks, options.workers) if options.ray is None else on_ray(tasks, options.ray, options.workers)
+    codes = []
+    for number, result in tqdm(ended, total=len(tasks), unit="bag", disable=options.quiet or None):
+        if isinstance(result, Exception):
+            _say(f"depth_bag: {options.input[number]}: {result}")
+        codes.append(2 if isinstance(result, Exception) else result)
+    return max(codes)
+
+
+def _place(path: Path, folder: Path) -> Path:
+    """Where the output of one of several inputs goes."""
+    return folder / (path.stem if path.is_file() else path.name)
+
+
+def _bytes(text: str) -> int:
+    unit = text[-1:] if text[-1:] in _UNITS and text[-1:] else ""
+    try:
+        return int(float(text.removesuffix(unit)) * _UNITS[unit])
+    except (ValueError, KeyError) as error:
+        raise argparse.ArgumentTypeError(f"{text} is no size such as 500M or 2G") from error
+
+
+def _say(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many bags on many workers: processes of this machine, or a Ray cluster. A bag whose worker dies is gone on with by another.
+
+With fewer bags than workers, bags come one after the other, and the batches of each are spread: see `predictors`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+
+import numpy as np
+import torch
+
+from ..inference import Prediction
+from .messages import BagError
+from .predictors import Network, Recipe, batch_size, packed, share_of_threads, unpacked
+
+_TRIES = 3
+Task = Callable[[], int]  # makes one bag, going on with what is there; picklable
+
+
+def on_processes(tasks: Sequence[Task], workers: int) -> Iterator[tuple[int, int | Exception]]:
+    """(number of the task, what came of it), as they end."""
+    waiting = [(number, 1) for number in range(len(tasks))]
+    while waiting:
+        now, waiting = waiting, []
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context, _start, (context.Value("i", 0), workers)) as pool:
+            futures = {pool.submit(tasks[number]): (number, attempt) for number, attempt in now}
+            for future in as_completed(futures):
+                number, attempt = futures[future]
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool) and attempt < _TRIES:  # takes all that were under way with it
+                    waiting.append((number, attempt + 1))
+                else:
+                    yield number, error or future.result()
+
+
+def _start(counter, workers: int) -> None:
+    """Give a worker process its share of the machine."""
+    with counter.get_lock():
+        place = counter.value
+        counter.value += 1
+    share_of_threads(workers)
+    gpus = torch.cuda.device_count()
+    if gpus > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(place % gpus)
+
+
+def on_ray(tasks: Sequence[Task], address: str, workers: int) -> Iterator[tuple[int, int | Exception]]:
+    """The same on a Ray cluster; paths have to be the same on all of its machines."""
+    ray = _ray(address)
+    share = _share(ray, workers or len(tasks), True)
+    run = ray.remote(max_retries=_TRIES - 1, **share)(_run)
+    numbers = {run.remote(task): number for number, task in enumerate(tasks)}
+    while numbers:
+        (reference,), _ = ray.wait(list(numbers), num_returns=1)
+        number = numbers.pop(reference)
+        try:
+            yield number, ray.get(reference)
+        except Exception as error:
+            yield number, getattr(error, "cause", None) or error
+
+
+def _run(task: Task) -> int:
+    return task()
+
+
+class RayActors:
+    """A `Predictor`: one network in each of several actors, which Ray starts anew where one dies, and does its batch again."""
+
+    def __init__(self, recipe: Recipe, address: str, workers: int, batch: int):
+        ray = self._ray = _ray(address)
+        gpu = recipe.network.device.startswith(("auto", "cuda"))
+        count = workers or int(ray.cluster_resources().get("GPU", 0) if gpu else 0) or 1
+        self.batch, self.ahead = batch_size(recipe, batch), 2 * count
+        kind = ray.remote(max_restarts=_TRIES - 1, max_task_retries=_TRIES - 1, **_share(ray, count, gpu))(_Actor)
+        self._actors = [kind.remote(recipe) for _ in range(count)]
+        self._turns = itertools.cycle(self._actors)
+
+    def submit(self, images: Sequence[np.ndarray], input_size: int) -> Future[list[Prediction | str]]:
+        """See `Predictor`."""
+        answer: Future[list[Prediction | str]] = Future()
+
+        def done(future: Future) -> None:
+            error = future.exception()
+            if error:
+                answer.set_exception(BagError(f"a Ray worker failed {_TRIES} times: {str(error).splitlines()[0]}"))
+            else:
+                answer.set_result([unpacked(parts) for parts in future.result()])
+
+        next(self._turns).predict.remote(list(images), input_size).future().add_done_callback(done)
+        return answer
+
+    def close(self) -> None:
+        """See `Predictor`."""
+        for actor in self._actors:
+            self._ray.kill(actor)
+
+
+class _Actor:
+    def __init__(self, recipe: Recipe):
+        self._network = Network(recipe, print)
+
+    def predict(self, images: Sequence[np.ndarray], input_size: int) -> list[tuple]:
+        return [packed(result) for result in self._network.predict(images, input_size)]
+
+
+def _ray(address: str):
+    """Ray, connected.
+
+    Raises:
+        BagError: it is not installed, or there is no cluster.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise BagError("--ray needs Ray: pip install 'ray>=2.9'") from error
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address, include_dashboard=False if address == "local" else None, logging_level="warning")
+        except (ConnectionError, ValueError) as error:
+            raise BagError(f"no Ray cluster at '{address}': {str(error).splitlines()[0]}") from error
+    return ray
+
+
+def _share(ray, workers: int, gpu: bool) -> dict[str, float]:
+    """What of the cluster one worker takes: one GPU where there are any, else its part of the CPUs."""
+    resources = ray.cluster_resources()
+    if gpu and resources.get("GPU"):
+        return {"num_gpus": 1}
+    return {"num_cpus": max(1, int(resources.get("CPU", 1)) // workers)}

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The messages of a bag in order, each image among them prepared, and on its way through the network."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from ..geometry import CameraError
+from ..inference import ImageError, Prediction
+from ..messages.bridge import ImageDecoder
+from ..messages.cdr import MessageError, read_compressed_image
+from ..messages.images import compressed_to_rgb
+from ..pipeline import Side
+from ..stream.image import PreparedImage, prepare_image
+from ..stream.network import input_of
+from ..stream.side import side_of
+from .feed import CameraTopics, Context, looked_ahead
+from .messages import Recorded
+from .plan import Plan
+from .predictors import Predictor
+
+_MOST_WAITING = 64 << 20  # bytes of other messages, after which a batch that is not full is not waited for
+T = TypeVar("T")
+
+
+@dataclass
+class Job:
+    """An image that is to get depth.
+
+    Attributes:
+        missing: which transform is missing, in words.
+        answer: of the batch that the image is in; its own is the `place`-th.
+    """
+
+    camera: str
+    image: PreparedImage
+    side: Side
+    missing: str
+    answer: Future[list[Prediction | str]] = field(default_factory=Future)
+    place: int = 0
+
+    def prediction(self) -> Prediction | str:
+        """What the network said, once it has; or what is the matter."""
+        return self.answer.result()[self.place]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A message of the bag, in its turn.
+
+    Attributes:
+        job: the depth to be made of it; None: it is not an image, or not one of those that get any.
+        refused: (camera, kind, text) why an image can have no depth; None: it can.
+    """
+
+    recorded: Recorded
+    job: Job | None = None
+    refused: tuple[str, str, str] | None = None
+
+
+class Frames:
+    """Reads a bag by its plan.
+
+    Args:
+        done: messages that were dealt with in an earlier run: they are taken in, but do not come again.
+    """
+
+    def __init__(self, plan: Plan, decode: ImageDecoder, done: int = 0):
+        self.context = Context(plan.bag, plan.cameras.values(), plan.settings.transforms, plan.settings.scale_topic)
+        self._plan, self._decode, self._done = plan, decode, done
+        self._names = {topics.image: name for name, topics in plan.cameras.items()}
+        self._seen = dict.fromkeys(plan.cameras, 0)
+
+    def items(self) -> Iterator[Item]:
+        """Every message of the plan's span, by the order of the recording."""
+        plan = self._plan
+        only = {*self._names, *self.context.topics} if plan.request.only_depth else None
+        # What belongs to the first image may have been recorded long before.
+        if plan.start_ns > plan.bag.start_ns:
+            for recorded in plan.bag.messages(plan.bag.start_ns, plan.start_ns, self.context.topics):
+                self.context.add(recorded)
+        messages = plan.bag.messages(plan.start_ns, plan.end_ns, only)
+        for number, recorded in enumerate(looked_ahead(messages, self.context.add)):
+            name = self._names.get(recorded.topic)
+            wanted = name is not None and self._seen[name] % plan.request.every == 0
+            if name is not None:
+                self._seen[name] += 1
+            if number >= self._done:
+                yield self._item(recorded, name) if wanted else Item(recorded)
+
+    def _item(self, recorded: Recorded, name: str) -> Item:
+        plan, topics = self._plan, self._plan.cameras[name]
+        try:
+            header, rgb = self._decoded(recorded, topics)
+            info = self.context.info_at(topics, header.stamp_ns)
+            image = prepare_image(header, rgb, info, plan.settings.cameras[name], topics.image, topics.camera_info)
+            height, width = image.upright.shape[:2]
+            input_of(plan.settings.network, width, height, plan.settings.cameras[name].input_size)
+        except (MessageError, ImageError) as error:
+            return Item(recorded, refused=(name, "bad image", str(error)))
+        except CameraError as error:
+            return Item(recorded, refused=(name, "no view", str(error)))
+        stamp_ns, frame_id = header.stamp_ns, image.header.frame_id
+        side, missing = side_of(stamp_ns, frame_id, plan.settings, plan.topics, self.context.lookup, self.context.sensor)
+        return Item(recorded, Job(name, image, side, missing))
+
+    def _decoded(self, recorded: Recorded, topics: CameraTopics):
+        if topics.compressed:
+            image = read_compressed_image(recorded.cdr)
+            return image.header, compressed_to_rgb(image)
+        image, rgb = self._decode(recorded.cdr)
+        return image.header, rgb
+
+
+def submitted(items: Iterator[Item], plan: Plan, predictor: Predictor) -> Iterator[Item]:
+    """The same items, their images given to the network in batches of one size of input."""
+    waiting: list[Item] = []
+    key, jobs, size = None, [], 0
+
+    def send() -> list[Item]:
+        nonlocal waiting, jobs, size
+        if jobs:
+            answer = predictor.submit([job.image.upright for job in jobs], key[0])
+            for place, job in enumerate(jobs):
+                job.answer, job.place = answer, place
+        sent, waiting, jobs, size = waiting, [], [], 0
+        return sent
+
+    for item in items:
+        if item.job:
+            height, width = item.job.image.upright.shape[:2]
+            input_size = plan.settings.cameras[item.job.camera].input_size
+            now = input_size, input_of(plan.settings.network, width, height, input_size)
+            if jobs and now != key:
+                yield from send()
+            key = now
+            jobs.append(item.job)
+        waiting.append(item)
+        size += len(item.recorded.cdr)
+        if not jobs or len(jobs) == predictor.batch or size > _MOST_WAITING:
+            yield from send()
+    yield from send()
+
+
+class Ahead(Generic[T]):
+    """What an iterator gives, worked out ahead on a thread of its own. Use it in a `with`.
+
+    Args:
+        most: items that may wait; `heavy` ones count, the others are cheap.
+    """
+
+    def __init__(self, items: Iterator[T], most: int, heavy):
+        self._items, self._heavy = items, heavy
+        self._queue: queue.Queue = queue.Queue(2048)
+        self._room = threading.Semaphore(most)
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
+
+    def __enter__(self) -> Ahead[T]:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._ended = True
+        self._room.release()
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.05)
+            except queue.Empty:
+                self._room.release()
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            kind, value = self._queue.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+            if self._heavy(value):
+                self._room.release()
+
+    def _run(self) -> None:
+        try:
+            for item in self._items:
+                if self._heavy(item):
+                    self._room.acquire()
+                if self._ended:
+                    return
+                self._queue.put(("item", item))
+            self._queue.put(("end", None))
+        except Exception as error:
+            self._queue.put(("error", error))

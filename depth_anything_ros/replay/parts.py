@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing a bag in parts, so that nothing is lost when the writing ends before its time.
+
+A part is a file of the bag to be. While one is written it is worth nothing; once it is finished it is never touched again,
+and beside it lies what is needed to go on behind it. All parts lie in a folder beside the output, which gets its name, and
+becomes a bag, when the last one is finished.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import queue
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import yaml
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
+
+from .messages import BagError, Recorded, Topic, described
+
+_VERSION = 8  # of metadata.yaml: the newest that all distros from Humble on read
+_INFORMATION = "rosbag2_bagfile_information"
+
+
+@dataclass
+class Progress:
+    """How far the work has come at the end of a part.
+
+    Attributes:
+        done: messages of the input that were dealt with.
+        images, with_depth: images that were to get depth, and that got it.
+        problems: what was the matter -> [number of images, the first in words].
+        ended: whether it was the last.
+    """
+
+    done: int = 0
+    images: int = 0
+    with_depth: int = 0
+    problems: dict[str, list] = field(default_factory=dict)
+    ended: bool = False
+
+
+class PartialBag:
+    """A bag that is being made. Use it in a `with`: nobody else can write it meanwhile.
+
+    Attributes:
+        progress: at the end of the last finished part.
+        memory: what the refiners remembered then; empty at the beginning.
+    """
+
+    def __init__(self, output: Path, fingerprint: str, storage: str, compressed: bool, resume: bool):
+        """Begin, or go on.
+
+        Raises:
+            BagError: the output is there already, or work on it that must not be gone on with.
+        """
+        self.output = output
+        self.folder = _folder_of(output)
+        self._storage, self._compressed, self._fingerprint = storage, compressed, fingerprint
+        check_free(output, resume)
+        self.progress, self.memory, self._count = Progress(), b"", 0
+        self._writer: Writer | None = None
+
+    def __enter__(self) -> PartialBag:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise BagError(f"'{self.output}' is being written by another process") from error
+        try:
+            self._take_up()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._writer:
+            self._writer.abort()
+        self._lock.close()
+        if not self._count:  # nothing is finished that could be gone on with
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _take_up(self) -> None:
+        plan = self.folder / "plan.json"
+        if plan.exists() and json.loads(plan.read_text())["fingerprint"] != self._fingerprint:
+            raise BagError(
+                f"'{self.folder}' was begun with another input, other parameters or another version: "
+                "use the same as then, or delete it to begin anew"
+            )
+        _write_whole(plan, json.dumps({"fingerprint": self._fingerprint}).encode())
+        while (self.folder / f"{self._count}.json").exists():
+            self.progress = Progress(**json.loads((self.folder / f"{self._count}.json").read_text())["progress"])
+            self.memory = (self.folder / f"{self._count}.memory").read_bytes()
+            self._count += 1
+        if self._part.is_dir():  # what was being written when it ended
+            shutil.rmtree(self._part)
+
+    @property
+    def _part(self) -> Path:
+        return self.folder / f"{self.output.name}_{self._count}"
+
+    def open_part(self, topics: Iterable[Topic]) -> None:
+        """Begin a part that has these topics."""
+        with self._clear_errors():
+            self._writer = Writer(self._part, version=_VERSION, storage_plugin=StoragePlugin[self._storage.upper()])
+            if self._compressed:
+                mode = CompressionMode.STORAGE if self._storage == "mcap" else CompressionMode.MESSAGE
+                self._writer.set_compression(mode, CompressionFormat.ZSTD)
+            self._writer.open()
+            self._connections = {}
+            for topic in topics:
+                definition, digest = described(topic)
+                self._connections[topic.name] = self._writer.add_connection(
+                    topic.name, topic.type, msgdef=definition, rihs01=digest, offered_qos_profiles=topic.qos
+                )
+
+    def write(self, recorded: Recorded) -> None:
+        """One message."""
+        with self._clear_errors():
+            self._writer.write(self._connections[recorded.topic], recorded.time_ns, recorded.cdr)
+
+    def close_part(self, progress: Progress, memory: bytes) -> None:
+        """Finish the part: from now on it is safe."""
+        with self._clear_errors():
+            writer, self._writer = self._writer, None
+            writer.close()
+            (file,) = (path for path in self._part.iterdir() if path.name != "metadata.yaml")
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+            _write_whole(self.folder / f"{self._count}.memory", memory)
+            said = yaml.safe_load((self._part / "metadata.yaml").read_text())[_INFORMATION]
+            state = {"progress": asdict(progress), "metadata": said}
+            _write_whole(self.folder / f"{self._count}.json", json.dumps(state).encode())
+        self.progress, self.memory, self._count = progress, memory, self._count + 1
+
+    def finish(self) -> None:
+        """Make the parts one bag, and give it its name."""
+        whole = self.folder / self.output.name
+        with self._clear_errors():
+            whole.mkdir(exist_ok=True)
+            information = []
+            for number in range(self._count):
+                information.append(json.loads((self.folder / f"{number}.json").read_text())["metadata"])
+                (name,) = information[-1]["relative_file_paths"]
+                part = self.folder / f"{self.output.name}_{number}"
+                if (part / name).exists():  # else it was moved by a run that ended here
+                    (part / name).rename(whole / name)
+            text = yaml.safe_dump({_INFORMATION: _merged(information)}, sort_keys=False)
+            _write_whole(whole / "metadata.yaml", text.encode())
+            whole.rename(self.output)
+            shutil.rmtree(self.folder)
+
+    @contextmanager
+    def _clear_errors(self):
+        try:
+            yield
+        except (OSError, sqlite3.OperationalError) as error:
+            full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "full" in str(error)
+            what = "the disk is full" if full else str(error)
+            raise BagError(
+                f"cannot write '{self.folder}': {what}. The input is as it was, and finished parts are kept: "
+                f"{'make room, then ' if full else ''}go on with --resume"
+            ) from error
+
+
+def check_free(output: Path, resume: bool) -> None:
+    """Raise a BagError if the output is there already, or work on it that is not to be gone on with."""
+    if output.exists():
+        raise BagError(f"'{output}' exists already: choose another name, or delete it")
+    if _folder_of(output).exists() and not resume:
+        raise BagError(
+            f"'{_folder_of(output)}' is what an interrupted run has left: go on with --resume, or delete it to begin anew"
+        )
+
+
+def _folder_of(output: Path) -> Path:
+    """Where the parts of a bag are, as long as it is being made."""
+    return output.with_name(f"{output.name}.partial")
+
+
+class Behind:
+    """Hands work to a `PartialBag` on a thread of its own. Use it in a `with`; errors come out of the next call."""
+
+    def __init__(self, bag: PartialBag):
+        self._bag = bag
+        self._queue: queue.Queue = queue.Queue(16)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+
+    def __enter__(self) -> Behind:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind, *exception) -> None:
+        if kind is not None:
+            self._error = self._error or RuntimeError("given up")
+        self._queue.put(None)
+        self._thread.join()
+        if kind is None and self._error:
+            raise self._error
+
+    def do(self, action: str, *arguments) -> None:
+        """Call a method of the bag, in its turn."""
+        if self._error:
+            raise self._error
+        self._queue.put((action, arguments))
+
+    def _run(self) -> None:
+        while (work := self._queue.get()) is not None:
+            if self._error:
+                continue
+            try:
+                getattr(self._bag, work[0])(*work[1])
+            except BaseException as error:
+                self._error = error
+
+
+def _merged(parts: list[dict]) -> dict:
+    """The metadata of a bag whose files have these."""
+    files = [file for part in parts for file in part["files"] if file["message_count"]]
+    begin = min((file["starting_time"]["nanoseconds_since_epoch"] for file in files), default=0)
+    ends = [file["starting_time"]["nanoseconds_since_epoch"] + file["duration"]["nanoseconds"] for file in files]
+    topics: dict[str, dict] = {}
+    for part in parts:
+        for topic in part["topics_with_message_count"]:
+            known = topics.setdefault(topic["topic_metadata"]["name"], {**topic, "message_count": 0})
+            known["message_count"] += topic["message_count"]
+    return parts[0] | {
+        "relative_file_paths": [name for part in parts for name in part["relative_file_paths"]],
+        "duration": {"nanoseconds": max(ends, default=begin) - begin},
+        "starting_time": {"nanoseconds_since_epoch": begin},
+        "message_count": sum(part["message_count"] for part in parts),
+        "topics_with_message_count": list(topics.values()),
+        "files": [file for part in parts for file in part["files"]],
+    }
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """A file that is there as a whole or not at all."""
+    scratch = path.with_name(f"{path.name}.writing")
+    with scratch.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.rename(path)

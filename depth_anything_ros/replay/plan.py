@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is to be made of one bag: decided, and checked, before the first message is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .. import __version__
+from ..models import METRIC, MODELS
+from ..stream.settings import Settings, SettingsError
+from ..stream.topics import OUTPUT_TYPES
+from .bag_input import BagInput
+from .feed import CameraTopics, camera_names, camera_topics, find_cameras
+from .messages import BagError
+from .parameters import settings_from
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks for; the same for all bags of a run.
+
+    Attributes:
+        values: parameters that differ from their defaults.
+        images, camera_infos: topics of the cameras, if they are not to be found; as many calibrations or none.
+        topics: outputs to make, such as "depth/points"; empty: depth in metres, or relative where there are none.
+        namespace: that the new topics are put in.
+        start, end: seconds from the bag's beginning; 0 as `end`: to its end.
+        every: only of each n-th image of a camera there is depth.
+        only_depth: leave out what was in the bag.
+        storage: "mcap", "sqlite3", or as the input ("").
+        compressed: with zstd.
+        split_bytes: size after which the output goes on in another file.
+    """
+
+    values: dict[str, object]
+    images: Sequence[str] = ()
+    camera_infos: Sequence[str] = ()
+    topics: Sequence[str] = ()
+    namespace: str = "depth_anything"
+    start: float = 0.0
+    end: float = 0.0
+    every: int = 1
+    only_depth: bool = False
+    storage: str = ""
+    compressed: bool = False
+    split_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be made of one bag.
+
+    Attributes:
+        cameras: by name; the only one's is empty.
+        topics: outputs to make.
+        start_ns, end_ns: nanoseconds since the epoch.
+        unknown: parameters in the user's files that nobody knows.
+    """
+
+    request: Request
+    bag: BagInput
+    cameras: dict[str, CameraTopics]
+    settings: Settings
+    topics: tuple[str, ...]
+    start_ns: int
+    end_ns: int
+    unknown: tuple[str, ...]
+
+    @property
+    def storage(self) -> str:
+        """ "mcap" or "sqlite3"."""
+        return self.request.storage or self.bag.storage
+
+    @property
+    def images(self) -> int:
+        """About how many images there are to be worked on."""
+        whole = max(1, self.bag.end_ns + 1 - self.bag.start_ns)
+        share = (min(self.end_ns, self.bag.end_ns + 1) - max(self.start_ns, self.bag.start_ns)) / whole
+        counts = sum(self.bag.counts.get(camera.image, 0) for camera in self.cameras.values())
+        return max(0, round(counts * share / self.request.every))
+
+    def topic(self, camera: str, output: str) -> str:
+        """The full name of an output."""
+        return "/" + "/".join(part for part in (self.request.namespace.strip("/"), camera, output) if part)
+
+    @property
+    def outputs(self) -> set[str]:
+        """The full names of all outputs."""
+        return {self.topic(camera, output) for camera in self.cameras for output in self.topics}
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that decides what comes out: only work begun with the same may be gone on with."""
+        files = sorted(path for path in (self.bag.path.rglob("*") if self.bag.path.is_dir() else [self.bag.path]))
+        request = self.request
+        said = {
+            "version": __version__,
+            "files": [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()],
+            "parameters": {name: value for name, value in sorted(self.settings.values.items()) if name != "device"},
+            "cameras": {name: str((topics, self.settings.cameras[name])) for name, topics in self.cameras.items()},
+            "topics": self.topics,
+            "span": (self.start_ns, self.end_ns, request.every),
+            "output": (request.namespace, request.only_depth, self.storage, request.compressed, request.split_bytes),
+        }
+        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def make_plan(bag: BagInput, request: Request) -> Plan:
+    """Decide and check everything.
+
+    Raises:
+        BagError, SettingsError, ModelError: it cannot be done; the message says why.
+    """
+    unheard = sorted(set(request.topics) - OUTPUT_TYPES.keys())
+    if unheard:
+        raise SettingsError(f"no such output: {', '.join(unheard)}; there are {', '.join(OUTPUT_TYPES)}")
+    cameras = _cameras(bag, request)
+    settings, unknown = settings_from(request.values, cameras)
+    start_ns = bag.start_ns + round(request.start * 1e9)
+    end_ns = bag.start_ns + round(request.end * 1e9) if request.end else bag.end_ns + 1
+    if start_ns >= end_ns:
+        seconds = (bag.end_ns - bag.start_ns) / 1e9
+        raise BagError(f"there is nothing between {request.start:g} and {request.end:g} s: the bag is {seconds:.1f} s long")
+    metres = MODELS[settings.network.model].kind == METRIC or settings.refine.scale.source != "none"
+    topics = tuple(request.topics) or ("depth/image" if metres else "depth/relative", "depth/camera_info")
+    return Plan(request, bag, cameras, settings, topics, start_ns, end_ns, tuple(unknown))
+
+
+def _cameras(bag: BagInput, request: Request) -> dict[str, CameraTopics]:
+    """By name: as the user says, else as the parameters say, else as the bag says."""
+    values = request.values
+    if request.camera_infos and len(request.camera_infos) != len(request.images):
+        raise SettingsError("expected one --camera-info for each --image, in the same order, or none")
+    names = [name for name in values.get("cameras", ()) if name]
+    if request.images:
+        infos = request.camera_infos or [""] * len(request.images)
+        found = [camera_topics(bag, image, info) for image, info in zip(request.images, infos)]
+    elif names:
+        return {name: _by_parameters(bag, values, name) for name in names}
+    elif values.get("camera.image") or values.get("camera.compressed"):
+        return {"": _by_parameters(bag, values, "camera")}
+    else:
+        found = find_cameras(bag)
+    if names and len(names) != len(found):
+        raise SettingsError(f"cameras names {len(names)} cameras, but there are {len(found)} --image")
+    return dict(zip(names or camera_names(found), found))
+
+
+def _by_parameters(bag: BagInput, values: dict[str, object], group: str) -> CameraTopics:
+    def value(key: str) -> str:
+        text = str(values.get(f"{group}.{key}") or values.get(f"camera.{key}") or "")
+        return f"/{text.lstrip('/')}" if text else ""
+
+    compressed = value("compressed") if str(values.get(f"{group}.image_transport", "")) == "compressed" else ""
+    image = compressed or value("image") or value("compressed")
+    if not image:
+        raise SettingsError(f"{group}.image is not set: name the topic of camera '{group}'")
+    return camera_topics(bag, image, value("camera_info"))
