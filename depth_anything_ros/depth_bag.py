@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--preset", help="a robot of config/robots, or a parameter file: topics, frame, rectification, model")
     which.add_argument("--params-file", action="append", default=[], type=Path, help="parameters, as of the depth node")
     which.add_argument("-p", dest="param", action="append", default=[], metavar="NAME:=VALUE", help="one parameter")
-    which.add_argument("--topics", nargs="+", default=[], help="outputs (default: depth/image depth/camera_info)")
+    which.add_argument("--topics", type=_names, default=(), help="outputs (default: depth/image,depth/camera_info)")
     which.add_argument("--start", type=float, default=0.0, help="seconds from the beginning of the bag")
     which.add_argument("--end", type=float, default=0.0, help="seconds from the beginning of the bag (default: its end)")
     which.add_argument("--every", type=int, default=1, metavar="N", help="depth of every N-th image only")
@@ -96,7 +96,7 @@ def _request(options: argparse.Namespace) -> Request:
         values,
         tuple(f"/{topic.lstrip('/')}" for topic in options.image),
         tuple(f"/{topic.lstrip('/')}" for topic in options.camera_info),
-        tuple(options.topics),
+        options.topics,
         options.namespace,
         options.start,
         options.end,
@@ -113,10 +113,8 @@ def _convert(path: Path, output: Path, request: Request, options: argparse.Names
     plan = make_plan(BagInput(path), request)
     network = plan.settings.network
     licence = MODELS[network.model].licence(network.encoder)
-    _say(
-        f"{path} -> {output}: {', '.join(plan.cameras[name].image for name in plan.cameras)}; {network.model}/{network.encoder}"
-    )
-    _say(f"licence of the weights: {licence}")
+    _say(f"{path} -> {output}: {', '.join(topics.image for topics in plan.cameras.values())}")
+    _say(f"network {network.model}/{network.encoder}, licence of the weights: {licence}")
     for line in (*plan.bag.damage, *(f"no such parameter: {name}" for name in plan.unknown)):
         _say(f"warning: {line}")
     keep_large_buffers()
@@ -204,6 +202,10 @@ def _spread(request: Request, options: argparse.Namespace) -> int:
 def _place(path: Path, folder: Path) -> Path:
     """Where the output of one of several inputs goes."""
     return folder / (path.stem if path.is_file() else path.name)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _bytes(text: str) -> int:

@@ -31,6 +31,19 @@ def image_of(pixels, stamp_ns, encoding="rgb8", frame_id=FRAME):
     return message
 
 
+def kind_of(message):
+    return f"{type(message).__module__.partition('.')[0]}/msg/{type(message).__name__}"
+
+
+def cdr_of(message):
+    """Serialised; with zeros between the fields, where rclpy leaves whatever the memory held."""
+    return same_gaps(bytes(serialize_message(message)), kind_of(message))
+
+
+def same_gaps(cdr, kind):
+    return bytes(STORE.serialize_cdr(STORE.deserialize_cdr(cdr, kind), kind))
+
+
 def write_bag(path, messages, storage="mcap", compression="none", qos=()):
     """A bag of (topic, time in nanoseconds, message of rclpy); returns its path."""
     writer = Writer(Path(path), version=8, storage_plugin=StoragePlugin[storage.upper()])
@@ -39,10 +52,8 @@ def write_bag(path, messages, storage="mcap", compression="none", qos=()):
     with writer:
         for topic, time_ns, message in messages:
             if topic not in connections:
-                package = type(message).__module__.partition(".")[0]
-                kind = f"{package}/msg/{type(message).__name__}"
-                connections[topic] = writer.add_connection(topic, kind, typestore=STORE, offered_qos_profiles=qos)
-            writer.write(connections[topic], time_ns, bytes(serialize_message(message)))
+                connections[topic] = writer.add_connection(topic, kind_of(message), typestore=STORE, offered_qos_profiles=qos)
+            writer.write(connections[topic], time_ns, cdr_of(message))
     return Path(path)
 
 
