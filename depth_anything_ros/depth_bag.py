@@ -111,6 +111,7 @@ def _request(options: argparse.Namespace) -> Request:
 def _convert(path: Path, output: Path, request: Request, options: argparse.Namespace) -> int:
     """One bag."""
     plan = make_plan(BagInput(path), request)
+    _shown(plan, options)
     network = plan.settings.network
     licence = MODELS[network.model].licence(network.encoder)
     _say(f"{path} -> {output}: {', '.join(topics.image for topics in plan.cameras.values())}")
@@ -150,6 +151,18 @@ def _summarise(done: Progress, output: Path, seconds: float) -> None:
         _say(f"warning: {what} ({count} times): {first}")
 
 
+def _shown(plan: Plan, options: argparse.Namespace) -> str:
+    """The output that the film and the report are made of.
+
+    Raises:
+        ValueError: one of them is asked for, but there is none.
+    """
+    found = next((name for name in ("depth/image", "depth/relative") if name in plan.topics), "")
+    if not found and (options.preview or options.report):
+        raise ValueError("--preview and --report need depth/image or depth/relative among the --topics")
+    return found
+
+
 def _look(plan: Plan, output: Path, done: Progress, options: argparse.Namespace) -> None:
     """The film and the report, made of the bags."""
     if not options.preview and not options.report:
@@ -158,13 +171,13 @@ def _look(plan: Plan, output: Path, done: Progress, options: argparse.Namespace)
     from .replay.preview import write_preview
     from .replay.report import write_report
 
-    images = next((name for name in ("depth/image", "depth/relative") if name in plan.topics), None)
+    shown, made = _shown(plan, options), BagInput(output)
+    images = plan.bag if options.only_depth else made
     pairs = [
-        Pair(name, topics.image, plan.topic(name, images), images == "depth/relative") for name, topics in plan.cameras.items()
+        Pair(name, topics.image, plan.topic(name, shown), shown == "depth/relative") for name, topics in plan.cameras.items()
     ]
-    made = BagInput(output)
     if options.preview:
-        write_preview(plan.bag, made, pairs, options.preview)
+        write_preview(images, made, pairs, options.preview)
         _say(f"wrote {options.preview}")
     if options.report:
         network = plan.settings.network
@@ -174,9 +187,9 @@ def _look(plan: Plan, output: Path, done: Progress, options: argparse.Namespace)
             "licence of the weights": MODELS[network.model].licence(network.encoder),
             "images with depth": f"{done.with_depth} of {done.images}",
             **{what: f"{count} times: {first}" for what, (count, first) in sorted(done.problems.items())},
-            **({"damage": "; ".join(plan.bag.damage)} if plan.bag.damage else {}),
+            **({"not readable": "; ".join(plan.bag.damage)} if plan.bag.damage and images is made else {}),
         }
-        write_report(plan.bag, made, pairs, options.report, summary)
+        write_report(images, made, pairs, options.report, summary)
         _say(f"wrote {options.report}")
 
 

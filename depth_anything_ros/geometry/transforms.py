@@ -113,6 +113,18 @@ class TransformTree:
         self._moving: dict[str, list[tuple[int, Transform]]] = {}
         self._lock = threading.Lock()
 
+    def copy(self) -> TransformTree:
+        """Another tree with the same transforms, to which more can be added."""
+        other = TransformTree(self._history / 1e9)
+        with self._lock:
+            other._parents, other._fixed = dict(self._parents), dict(self._fixed)
+            other._moving = {child: list(times) for child, times in self._moving.items()}
+        return other
+
+    def knows(self, child: str) -> bool:
+        """Whether a frame hangs on another."""
+        return child in self._parents
+
     def add(self, parent: str, child: str, transform: Transform, stamp_ns: int | None = None) -> None:
         """The transform (parent <- child): the child's pose in its parent; without a stamp it holds for ever.
 

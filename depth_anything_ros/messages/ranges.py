@@ -10,8 +10,9 @@ from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2, PointFiel
 
 from ..geometry import Camera
 from .camera_info import camera_from_info
-from .cdr import MessageError
+from .cdr import MessageError, RawImage
 
+METRES = {"32FC1": ("f4", 1.0), "16UC1": ("u2", 0.001), "mono16": ("u2", 0.001)}  # encoding -> type, unit: REP-118
 _MOST = 30000  # points of a message; of larger ones, an even selection
 
 
@@ -54,24 +55,32 @@ def scan_points(message: LaserScan) -> np.ndarray:
     return np.stack([ranges * np.cos(angles), ranges * np.sin(angles), np.zeros_like(ranges)], 1).astype(np.float32)
 
 
+def depth_pixels(image: Image | RawImage) -> np.ndarray:
+    """(H, W) float32 metres of a depth image, 32FC1 metres or 16UC1 millimetres (REP-118); what is invalid stays as it is.
+
+    Raises:
+        MessageError: another encoding, or less data than rows.
+    """
+    if image.encoding not in METRES:
+        raise MessageError(f"a depth image of encoding '{image.encoding}', expected {' or '.join(METRES)}")
+    kind, unit = METRES[image.encoding]
+    item = np.dtype((">" if image.is_bigendian else "<") + kind)
+    row, size = image.width * item.itemsize, image.step * image.height
+    if not size or image.step < row or len(image.data) < size:
+        layout = f"{image.width}x{image.height}, step {image.step}"
+        raise MessageError(f"a depth image of {layout}, in {len(image.data)} bytes: too few")
+    rows = np.frombuffer(image.data, np.uint8)[:size].reshape(image.height, image.step)[:, :row]
+    return np.ascontiguousarray(rows).view(item).astype(np.float32) * np.float32(unit)
+
+
 def depth_points(message: Image, info: CameraInfo) -> np.ndarray:
     """The points of a depth image in its optical frame: 32FC1 metres or 16UC1 millimetres (REP-118).
 
     Raises:
         MessageError: another encoding, or less data than rows; CameraError: a calibration that does not belong to it.
     """
-    kinds = {"32FC1": (np.float32, 1.0), "16UC1": (np.uint16, 0.001), "mono16": (np.uint16, 0.001)}
-    if message.encoding not in kinds:
-        raise MessageError(f"a depth image of encoding '{message.encoding}', expected one of {', '.join(kinds)}")
-    kind, unit = kinds[message.encoding]
-    item = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
-    if message.step < message.width * item.itemsize or len(message.data) < message.step * message.height:
-        raise MessageError(
-            f"a {message.width}x{message.height} depth image with step {message.step} in {len(message.data)} bytes: too few"
-        )
+    depth = depth_pixels(message)
     camera: Camera = camera_from_info(info, message.width, message.height, rectified=True)
-    rows = np.frombuffer(message.data, np.uint8)[: message.step * message.height].reshape(message.height, message.step)
-    depth = np.ascontiguousarray(rows[:, : message.width * item.itemsize]).view(item).astype(np.float32) * unit
     stride = max(1, math.isqrt(depth.size // _MOST) + 1)
     depth, rays = depth[::stride, ::stride], camera.rays().numpy()[:, ::stride, ::stride]
     good = np.isfinite(depth) & (depth > 0)

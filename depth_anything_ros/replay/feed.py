@@ -23,7 +23,8 @@ LOOK_AHEAD_NS = 200_000_000
 
 IMAGE, COMPRESSED, INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
 _TRANSFORMS = "tf2_msgs/msg/TFMessage"
-_NO_CAMERA = ("depth", "disparity", "mask", "label", "segmentation", "semantic", "confidence", "infra")  # in topics' names
+_NO_CAMERA = ("depth", "disparity", "mask", "label", "segmentation", "semantic", "confidence", "infra")
+# in the last names of topics of grey images that are no pictures, or not the ones that are meant
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,15 @@ def find_cameras(bag: BagInput) -> list[CameraTopics]:
         BagError: there is none.
     """
     kinds = {name: topic.type for name, topic in bag.topics.items() if topic.type in (IMAGE, COMPRESSED)}
-    likely = [
+    pictures = [
         name
         for name, kind in sorted(kinds.items())
         if bag.counts.get(name)
-        and not any(word in name.lower() for word in _NO_CAMERA)
         and not (kind == COMPRESSED and name.removesuffix("/compressed") in kinds)
+        and not name.endswith("/compressedDepth")
         and (kind == COMPRESSED or _shows_something(bag, name))
     ]
+    likely = [name for name in pictures if not any(word in "/".join(name.split("/")[-3:-1]) for word in _NO_CAMERA)] or pictures
     by_camera: dict[str, list[str]] = {}
     for name in likely:
         by_camera.setdefault(name.removesuffix("/compressed").rpartition("/")[0], []).append(name)
@@ -124,7 +126,7 @@ class Context:
     def __init__(self, bag: BagInput, cameras: Iterable[CameraTopics], fixed: TransformTree, sensor_topic: str = ""):
         self.problems: set[str] = set()
         self.sensor = SensorLog(sensor_topic) if sensor_topic else None
-        self._fixed, self._moving = fixed, TransformTree()
+        self._fixed, self._tree = fixed, fixed.copy()
         self._infos = {camera.camera_info: InfoLog() for camera in cameras}
         self._tf = {name for name, topic in bag.topics.items() if topic.type == _TRANSFORMS}
         self._sensor_type = None
@@ -161,22 +163,23 @@ class Context:
         return self._infos[camera.camera_info].at(stamp_ns)
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> Transform:
-        """(target <- source) by the parameter `transforms`, else by the bag's tf.
+        """(target <- source) by the bag's tf and the parameter `transforms`, which goes before it.
 
         Raises:
-            TransformError: neither knows it.
+            TransformError: they do not know it.
         """
-        target, source = target.lstrip("/"), source.lstrip("/")
         try:
-            return self._fixed.lookup(target, source, stamp_ns)
+            return self._tree.lookup(target.lstrip("/"), source.lstrip("/"), stamp_ns)
         except TransformError as error:
-            if not self._tf:
-                raise TransformError(f"{error}; there is no tf in the bag: set the parameter transforms") from error
-        return self._moving.lookup(target, source, stamp_ns)
+            if self._tf:
+                raise
+            raise TransformError(f"{error}; there is no tf in the bag: set the parameter transforms") from error
 
     def _add_transforms(self, recorded: Recorded, static: bool) -> None:
         for each in typestore().deserialize_cdr(recorded.cdr, _TRANSFORMS).transforms:
             shift, turn, stamp = each.transform.translation, each.transform.rotation, each.header.stamp
             transform = Transform.from_quaternion((shift.x, shift.y, shift.z), (turn.x, turn.y, turn.z, turn.w))
             stamp_ns = None if static else stamp.sec * 1_000_000_000 + stamp.nanosec
-            self._moving.add(each.header.frame_id.lstrip("/"), each.child_frame_id.lstrip("/"), transform, stamp_ns)
+            child = each.child_frame_id.lstrip("/")
+            if not self._fixed.knows(child):
+                self._tree.add(each.header.frame_id.lstrip("/"), child, transform, stamp_ns)
