@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from bags import camera_messages, write_bag
 from drivers import DRIVERS, StandIn, camera_player, check_outputs, outputs_of
 from ros import bench
 from sensor_msgs.msg import CameraInfo, Image
@@ -288,6 +289,19 @@ def test_laserscan_of_the_node_itself_and_the_arguments_of_scale(tmp_path):
         assert it.get_parameter("stabilizer.enabled") is True
 
 
+def test_a_bag_is_played_and_the_launch_ends_with_it(tmp_path):
+    """The camera is found in the bag; the depth node takes the bag's time."""
+    bag = write_bag(tmp_path / "bag", camera_messages(frames=8, rate=100.0))
+    with Launch(tmp_path, "replay.launch.py", f"bag:={bag}", *SMALL) as launch, bench(namespace="depth_anything") as it:
+        it.wait_ready()
+        assert it.get_parameter("use_sim_time") is True
+        it.wait(lambda: launch.process.poll() is not None, f"the end: {launch.log}", 60)
+        assert launch.process.returncode == 0, launch.log
+        assert "the camera of the bag: image:=/camera/color/image_raw" in launch.log
+        assert "8 images of 1 cameras: 8 with depth" in launch.log and "Traceback" not in launch.log
+        assert len(it.received["depth/image"]) == 8
+
+
 def test_rviz_and_the_optical_frame(tmp_path):
     prefix = Prefix(tmp_path)
     rviz, transform = prefix.program("rviz2", "rviz2"), prefix.program("tf2_ros", "static_transform_publisher")
@@ -302,6 +316,8 @@ def test_rviz_and_the_optical_frame(tmp_path):
 @pytest.mark.parametrize(
     "line, texts",
     [
+        (("replay.launch.py",), ("there is no bag '': expected bag:=",)),
+        (("replay.launch.py", f"bag:={LAUNCH}"), (f"'{LAUNCH}' is no bag: there is no .mcap and no .db3 in it",)),
         (("depth.launch.py", "robot:=r2d2"), ("r2d2", "realsense", "turtlebot4")),
         (("depth.launch.py", "params_file:=/no/such.yaml"), ("params_file '/no/such.yaml' does not exist",)),
         (("depth.launch.py", "input_size:=big"), ("input_size:=big is not a number",)),

@@ -11,7 +11,15 @@ import yaml
 from drivers import DRIVERS
 
 from depth_anything_ros.launching import files
-from depth_anything_ros.launching.arguments import LASERSCAN, MULTI_CAMERA, NAV2, RTABMAP, depth_arguments, robot_arguments
+from depth_anything_ros.launching.arguments import (
+    LASERSCAN,
+    MULTI_CAMERA,
+    NAV2,
+    REPLAY,
+    RTABMAP,
+    depth_arguments,
+    robot_arguments,
+)
 from depth_anything_ros.stream.table import CAMERA_TABLE, TABLE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -19,6 +27,7 @@ CONFIG, LAUNCH = REPOSITORY / "config", REPOSITORY / "launch"
 NODE_PARAMETERS = {row.name: row for row in (*TABLE, *(replace(row, name=f"camera.{row.name}") for row in CAMERA_TABLE))}
 TABLES = {"depth": depth_arguments(sorted(DRIVERS)), "multi_camera": MULTI_CAMERA}
 TABLES |= {name: (*TABLES["depth"], *rows) for name, rows in (("nav2", NAV2), ("rtabmap", RTABMAP), ("laserscan", LASERSCAN))}
+TABLES["replay"] = (*REPLAY, *(row for row in TABLES["depth"] if row.name not in ("use_sim_time", "autostart")))
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -146,3 +146,12 @@ LASERSCAN = (
     Argument("scan_frame", "", "frame of the scan, x forward: the camera's mount for image, the robot's base for cloud, which"
              " have to be given (empty: for node, base_frame)"),
 )  # fmt: skip
+
+REPLAY = (
+    Argument("bag", "", "the bag to play: a folder, .mcap, .db3 or .bag (empty: nothing is started)"),
+    Argument("pace", "node", "node: the next image when the depth node has dealt with the one before, so that none is dropped;"
+             " time: as it was recorded, times rate", choices=("node", "time")),
+    Argument("rate", "1.0", "how many times as fast as recorded, for pace:=time", kind=float),
+    Argument("start", "0.0", "seconds from the bag's beginning", kind=float),
+    Argument("duration", "0.0", "seconds to play from there; 0.0: to the end", kind=float),
+)  # fmt: skip

@@ -20,8 +20,10 @@ from ..replay.messages import Recorded, Topic
 
 _DEPTH = 10  # where the bag does not say: what discovery tells a recorder is without it
 _LATCHED = 1000  # messages of a transient local topic that are kept for late readers, of however many publishers they were
-_FOREVER = 2**31 - 1  # seconds
+_LOSSLESS = 100  # what a reader may lag behind when a bag is played as fast as the depth node can
+_FOREVER = 2**31 - 1
 _ACKNOWLEDGED = 5.0  # seconds that a reader may take to acknowledge a message
+_OF_IMAGES = {f"sensor_msgs/msg/{name}" for name in ("Image", "CompressedImage", "CameraInfo", "PointCloud2", "LaserScan")}
 
 
 class BagTopics:
@@ -33,7 +35,7 @@ class BagTopics:
     """
 
     def __init__(self, node: Node, bag: BagInput, names: Iterable[str], lossless: bool):
-        """`lossless`: nothing is offered best effort, and nothing overtakes itself on its way to a reader."""
+        """`lossless`: offered reliably, and of what may belong to an image, the next only when the one before has arrived."""
         self.publishers: dict[str, Publisher] = {}
         self.missing: dict[str, str] = {}
         self._node, self._lossless = node, lossless
@@ -54,14 +56,18 @@ class BagTopics:
         return {name for name, publisher in self.publishers.items() if publisher.qos_profile.durability == kept}
 
     def publish(self, recorded: Recorded) -> None:
-        """Publish the bytes of a message; lossless: when the one before has arrived."""
-        if self._lossless:
-            self.wait_arrived([recorded.topic])
+        """Publish the bytes of a message."""
+        self.wait_arrived([recorded.topic])
         self.publishers[recorded.topic].publish(recorded.cdr)
 
     def wait_arrived(self, names: Collection[str]) -> None:
-        """Until every reliable reader has what was published; one that takes too long is not waited for again."""
-        for name in names:
+        """Lossless: until every reliable reader has what was published; one that takes too long is not waited for again.
+
+        Only of topics of depth 1: with a longer history Fast DDS asks for acknowledgements every 3 s only.
+        """
+        for name in names if self._lossless else ():
+            if self.publishers[name].qos_profile.depth > 1:
+                continue
             end = time.monotonic() + _ACKNOWLEDGED
             while name not in self._slow and not self.publishers[name].wait_for_all_acked(Duration(seconds=0.2)):
                 if not self._node.context.ok():
@@ -99,8 +105,9 @@ def publisher_qos(topic: Topic, messages: int, lossless: bool = False) -> QoSPro
     A lifespan is left out: what is played must not expire while somebody is waited for.
 
     Args:
-        messages: of the topic in the bag.
-        lossless: reliable whatever the publisher offered, which best-effort readers meet, too.
+        messages: how many of the topic are in the bag.
+        lossless: reliable whatever the publisher offered, which best-effort readers meet, too; and depth 1 for what may
+            belong to an image.
     """
     result = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
     if not topic.qos:
@@ -119,6 +126,8 @@ def publisher_qos(topic: Topic, messages: int, lossless: bool = False) -> QoSPro
             result.liveliness = LivelinessPolicy.MANUAL_BY_TOPIC
         result.deadline = _duration(offered.deadline)
         result.liveliness_lease_duration = _duration(offered.liveliness_lease_duration)
+    if lossless:
+        result.depth = 1 if topic.type in _OF_IMAGES else max(result.depth, _LOSSLESS)
     if result.durability == DurabilityPolicy.TRANSIENT_LOCAL:
         result.depth = max(result.depth, min(messages, _LATCHED))
     return result

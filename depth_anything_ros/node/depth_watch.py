@@ -17,6 +17,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from ..stream.logs import stamp_of
 
 _COST_A_FRAME = ("bad image", "no view", "network", "internal error")  # problems; the others cost an output
+_MISSED = 3  # reports, one a second: as long as Fast DDS may take to repair a loss
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class _Camera:
     stamp_ns: int | None = None
     last_ns: int | None = None
     done: bool = True
+    sent_at: int = 0  # number of the report before
 
 
 class DepthWatch:
@@ -52,7 +54,7 @@ class DepthWatch:
 
     Attributes:
         node_name: of the depth node, with its namespace; empty before it was heard.
-        heard: monotonic time of its last word.
+        heard: monotonic time of its last word. reports: how many it has made in /diagnostics.
         state: of its lifecycle. network: "none", "loading" or "ready".
         failure: why it cannot work; empty if it can.
         cameras: image topic that it reads now -> name of the camera.
@@ -60,7 +62,7 @@ class DepthWatch:
 
     def __init__(self, node: Node, namespace: str):
         self.node_name = self.state = self.network = self.failure = ""
-        self.heard = time.monotonic()
+        self.heard, self.reports = time.monotonic(), 0
         self.cameras: dict[str, str] = {}
         self._node, self._namespace = node, namespace.strip("/")
         self._title = re.compile(rf"({re.escape(self._namespace)}{'/' if self._namespace else ''}[^/]+): depth ?(.*)")
@@ -102,11 +104,19 @@ class DepthWatch:
         camera.sent, camera.done = camera.sent + 1, False
         # Of two images with one stamp, an output does not say whose it is.
         camera.stamp_ns = None if stamp_ns == camera.last_ns else stamp_ns
-        camera.last_ns = stamp_ns
+        camera.last_ns, camera.sent_at = stamp_ns, self.reports
 
     def done(self, topic: str) -> bool:
         """Whether the node has dealt with every image of a topic that was expected."""
         return self._played[topic].done
+
+    def missed(self, topic: str) -> bool:
+        """Whether several reports have not counted the last image of a topic; True once for each time that it is sent."""
+        camera = self._played[topic]
+        missed = self.reports - camera.sent_at > _MISSED and self._counted(topic).received < camera.sent
+        if missed:
+            camera.sent_at = self.reports
+        return missed
 
     def settled(self) -> bool:
         """Whether the node's counts say that it has dealt with everything."""
@@ -156,6 +166,7 @@ class DepthWatch:
         if not found:
             return
         self.heard, self.failure, self.cameras = time.monotonic(), "", {}
+        self.reports += 1
         for match, status in found:
             values = {pair.key: pair.value for pair in status.values}
             self._meet(match[1])
