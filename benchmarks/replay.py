@@ -3,7 +3,7 @@
 
     python benchmarks/replay.py --frames 40 --rounds 3
 
-A bag of 640 x 480 images, raw and as JPEG; depth/image, camera_info, colour and cloud are written. Random weights.
+A bag of 640 x 480 images, raw and as JPEG, random weights. --topics says what is written.
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ from bags import START, header_of, image_of, write_bag
 from ros import camera_info
 from sensor_msgs.msg import CompressedImage
 
-_TOPICS = ("depth/image", "depth/camera_info", "depth/color", "depth/points")
-
 
 def main() -> None:
     """Print both, and their ratio."""
@@ -43,6 +41,7 @@ def main() -> None:
     parser.add_argument("--image", type=image_size, default=(640, 480))
     parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--topics", default="depth/image,depth/camera_info")
     parser.add_argument("--batch", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +57,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
     shots = render_scenes(0, 1, options.frames, width, height, progress=lambda done, total: None)
     for kind in ("raw", "jpeg"):
         bag = write_bag(folder / kind, _messages([shot.rgb for shot in shots], kind))
-        plan = make_plan(BagInput(bag), Request(values, topics=_TOPICS, only_depth=True))
+        plan = make_plan(BagInput(bag), Request(values, topics=options.topics.split(","), only_depth=True))
         with closing(Here(Recipe.of(plan.settings), options.batch, print)) as predictor:
             images, alone, whole = [shot.rgb for shot in shots], [], []
             size = predictor.batch

@@ -72,6 +72,7 @@ def test_package_xml_names_what_the_code_imports():
 
 
 COMMANDS = ("depth_node", "camera_player", "depth_image", "calibrate", "depth_export", "depth_benchmark")
+COMMANDS += ("depth_bag", "depth_eval", "bag_player")
 
 
 def imports(file):

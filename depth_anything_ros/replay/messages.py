@@ -40,7 +40,7 @@ class Recorded:
 
     topic: str
     time_ns: int
-    cdr: bytes
+    cdr: bytes | memoryview
 
 
 @lru_cache(maxsize=1)
@@ -55,10 +55,9 @@ def type_name(kind: type) -> str:
     return f"{package}/msg/{kind.__name__}"
 
 
-def to_cdr(message: object) -> bytes:
+def to_cdr(message: object) -> memoryview:
     """A message, serialised. rclpy leaves in the gaps between fields what the memory held; here they are 0, run after run."""
-    kind = type_name(type(message))
-    return bytes(typestore().serialize_cdr(_plain(message), kind))
+    return typestore().serialize_cdr(_plain(message), type_name(type(message)))
 
 
 def _plain(value: object) -> object:
