@@ -21,7 +21,7 @@ import yaml
 from bags import FRAME, START, camera_messages, cdr_of, header_of, image_of, read_bag, write_bag
 from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message
-from ros import camera_info, depth_of, picture, stamp_of
+from ros import DepthProcess, bench, camera_info, depth_of, picture, qos, stamp_of
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
@@ -165,6 +165,44 @@ def test_what_is_asked_for_and_no_more(bag, tmp_path):
     assert [(topic, t - START) for topic, t, _ in read_bag(tmp_path / "out")] == [
         ("/robot/depth/depth/image", (2 + 3 * k) * 10**8 + 3_000_000) for k in range(3)
     ]
+
+
+def test_a_recording_of_a_camera_driver_gets_depth_for_every_image(tmp_path):
+    """camera_player in a process of its own, recorded as it comes over DDS."""
+    topics = {"camera/image_raw": Image, "camera/camera_info": CameraInfo}
+    with bench(listen=()) as it:
+        recorded = []
+        for topic, kind in topics.items():
+            name = f"/{topic}"
+
+            def record(cdr, name=name, kind=kind):
+                recorded.append((name, time.time_ns(), deserialize_message(cdr, kind)))
+
+            it.node.create_subscription(kind, name, record, qos(depth=50), raw=True)
+        words = {"scenes": 1, "frames": 15, "width": 160, "height": 120, "loop": False, "wait_for_reader": True, "rate": 30.0}
+        command = ("-m", "depth_anything_ros.node.camera_player")
+        with DepthProcess(tmp_path, command=command, **{name: value for name, value in words.items()}) as player:
+            it.wait(lambda: not player.alive, "the end of the player", 30)
+        it.spin(0.2)
+    bag = write_bag(tmp_path / "bag", recorded)
+    assert counts(bag)["/camera/image_raw"] == 15
+    assert main([str(bag), str(tmp_path / "out"), *QUICK]) == 0
+    stamps = [stamp_of(message) for _, message in messages_on(bag, "/camera/image_raw", Image)]
+    assert [stamp_of(message) for _, message in messages_on(tmp_path / "out", DEPTH, Image)] == stamps
+
+
+def test_a_real_video_gets_depth_for_every_frame(data, tmp_path):
+    film, messages = cv2.VideoCapture(str(data / "video" / "robot_unitree.mp4")), []
+    while (shot := film.read())[0]:
+        stamp = START + round(len(messages) * 1e9 / 30)
+        jpeg = cv2.imencode(".jpg", shot[1])[1].tobytes()
+        messages.append((f"{IMAGE}/compressed", stamp, CompressedImage(header=header_of(stamp), format="jpeg", data=jpeg)))
+    bag = write_bag(tmp_path / "bag", messages)
+    assert main([str(bag), str(tmp_path / "out"), *QUICK, "--topics", "depth/image_raw", "--compress"]) == 0
+    depths = [(t, m) for t, m in messages_on(tmp_path / "out", "/depth_anything/depth/image_raw", Image)]
+    assert len(messages) > 170
+    assert [(t, stamp_of(m)) for t, m in depths] == [(t, t) for _, t, _ in messages]
+    assert {(m.width, m.height, m.encoding) for _, m in depths} == {(1024, 576, "16UC1")}
 
 
 def test_large_bags_go_on_in_further_files(bag, tmp_path):
