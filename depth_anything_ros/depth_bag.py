@@ -125,12 +125,12 @@ def _convert(path: Path, output: Path, request: Request, options: argparse.Names
         closing(_predictor(plan, options)) as predictor,
         tqdm(total=plan.images, unit="frame", disable=options.quiet or None, dynamic_ncols=True) as bar,
     ):
-        begin = time.monotonic()
-        done = Conversion(plan, predictor, lambda images: bar.update(images - bar.n)).run(output, options.resume)
-        seconds = time.monotonic() - begin
+        begin, conversion = time.monotonic(), Conversion(plan, predictor, functools.partial(_advance, bar))
+        done = conversion.run(output, options.resume)
+        rate = (done.images - conversion.images_before) / (time.monotonic() - begin)
     for line in plan.bag.damage[known:]:
         _say(f"warning: {line}")
-    _summarise(done, output, seconds)
+    _summarise(done, output, rate)
     _look(plan, output, done, options)
     return 0 if done.with_depth == done.images else INCOMPLETE
 
@@ -144,9 +144,14 @@ def _predictor(plan: Plan, options: argparse.Namespace) -> Predictor:
     return Processes(recipe, options.workers, options.batch) if options.workers else Here(recipe, options.batch, _say)
 
 
-def _summarise(done: Progress, output: Path, seconds: float) -> None:
+def _advance(bar: tqdm, images: int, before: int) -> None:
+    bar.initial = before
+    bar.update(images - bar.n)
+
+
+def _summarise(done: Progress, output: Path, rate: float) -> None:
     size = sum(path.stat().st_size for path in output.iterdir()) / (1 << 20)
-    _say(f"{output}: {done.with_depth} of {done.images} images have depth; {size:.1f} MiB; {seconds:.1f} s")
+    _say(f"{output}: {done.with_depth} of {done.images} images have depth; {size:.1f} MiB; {rate:.2f} frames/s")
     for what, (count, first) in sorted(done.problems.items()):
         _say(f"warning: {what} ({count} times): {first}")
 

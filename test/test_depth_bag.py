@@ -205,6 +205,14 @@ def test_a_real_video_gets_depth_for_every_frame(data, tmp_path):
     assert {(m.width, m.height, m.encoding) for _, m in depths} == {(1024, 576, "16UC1")}
 
 
+def test_depth_that_is_in_the_bag_already_is_replaced(bag, tmp_path):
+    words = [*QUICK, "--topics", "depth/image,depth/color"]
+    assert main([str(bag), str(tmp_path / "first"), *words, "-p", "max_depth:=3.0"]) == 0
+    assert main([str(tmp_path / "first"), str(tmp_path / "again"), *words]) == 0
+    assert main([str(bag), str(tmp_path / "once"), *words]) == 0
+    assert sorted(read_bag(tmp_path / "again")) == sorted(read_bag(tmp_path / "once"))
+
+
 def test_large_bags_go_on_in_further_files(bag, tmp_path):
     assert main([str(bag), str(tmp_path / "whole"), *QUICK]) == 0
     assert main([str(bag), str(tmp_path / "split"), *QUICK, "--split-size", "300k"]) == 0

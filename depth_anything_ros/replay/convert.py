@@ -43,6 +43,7 @@ _OFFERED = Qos(  # as the node offers its outputs
     _FOREVER,
     False,
 )
+_ABOUT_DEPTH = ("/camera_info", "/depth/scale")  # outputs that say something about depth, but are none
 _CUT_IMAGES = 500  # after which a part is finished, whatever its size: no interruption costs more
 
 
@@ -57,15 +58,18 @@ class Conversion:
     """The work on one bag.
 
     Args:
-        tell: told, after each image, how many there have been.
+        tell: told, after each image, how many there have been, and how many of them in earlier runs.
+
+    Attributes:
+        images_before: of earlier runs, which this one goes on with.
     """
 
-    def __init__(self, plan: Plan, predictor: Predictor, tell: Callable[[int], None] = lambda images: None):
+    def __init__(self, plan: Plan, predictor: Predictor, tell: Callable[[int, int], None] = lambda images, before: None):
         self._plan, self._predictor, self._tell = plan, predictor, tell
         self._decode: ImageDecoder = choose_decoder(plan.settings.image_bridge)[0]
         self._memory = {name: _Memory() for name in plan.cameras}
         self._problems: dict[str, list] = {}
-        self._images = self._with_depth = 0
+        self._images = self._with_depth = self.images_before = 0
 
     def run(self, output: Path, resume: bool = False) -> Progress:
         """Make the bag; what came of it.
@@ -79,9 +83,10 @@ class Conversion:
             done = bag.progress.done
             if bag.memory:
                 self._memory = pickle.loads(bag.memory)
-            self._images, self._with_depth = bag.progress.images, bag.progress.with_depth
+            self._images = self.images_before = bag.progress.images
+            self._with_depth = bag.progress.with_depth
             self._problems.update(bag.progress.problems)
-            self._tell(self._images)
+            self._tell(self._images, self.images_before)
             if not bag.progress.ended:
                 with Behind(bag) as behind:
                     self._write(behind, topics, done)
@@ -92,7 +97,7 @@ class Conversion:
 
     def _write(self, behind: Behind, topics: list[Topic], done: int) -> None:
         plan, frames = self._plan, Frames(self._plan, self._decode, done)
-        names = {topic.name for topic in topics}
+        kept = set() if plan.request.only_depth else plan.bag.topics.keys() - plan.outputs
         most = self._predictor.batch * (self._predictor.ahead + 2)
         behind.do("open_part", topics)
         size, since = 0, self._images
@@ -102,7 +107,7 @@ class Conversion:
                     behind.do("close_part", self._progress(done), pickle.dumps(self._memory))
                     behind.do("open_part", topics)
                     size, since = 0, self._images
-                written = [item.recorded] if not plan.request.only_depth and item.recorded.topic in names else []
+                written = [item.recorded] if item.recorded.topic in kept else []
                 written += self._depth_of(item)
                 for recorded in written:
                     behind.do("write", recorded)
@@ -139,8 +144,8 @@ class Conversion:
             self._note(item.job.camera, "network", prediction)
             return []
         made = self._refined(item.job, item.recorded.time_ns, prediction)
-        self._with_depth += any(not recorded.topic.endswith("/camera_info") for recorded in made)
-        self._tell(self._images)
+        self._with_depth += any(not recorded.topic.endswith(_ABOUT_DEPTH) for recorded in made)
+        self._tell(self._images, self.images_before)
         return made
 
     def _refined(self, job: Job, time_ns: int, prediction: Prediction) -> list[Recorded]:

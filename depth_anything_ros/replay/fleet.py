@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -43,6 +44,7 @@ def on_processes(tasks: Sequence[Task], workers: int) -> Iterator[tuple[int, int
 
 def _start(counter, workers: int) -> None:
     """Give a worker process its share of the machine."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with counter.get_lock():
         place = counter.value
         counter.value += 1

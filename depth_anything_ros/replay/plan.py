@@ -25,7 +25,8 @@ class Request:
     Attributes:
         values: parameters that differ from their defaults.
         images, camera_infos: topics of the cameras, if they are not to be found; as many calibrations or none.
-        topics: outputs to make, such as "depth/points"; empty: depth in metres, or relative where there are none.
+        topics: outputs to make, such as "depth/points"; empty: depth in metres (or relative where there are none), its
+            camera_info, and what its scale comes from.
         namespace: that the new topics are put in.
         start, end: seconds from the bag's beginning; 0 as `end`: to its end.
         every: only of each n-th image of a camera there is depth.
@@ -125,7 +126,9 @@ def make_plan(bag: BagInput, request: Request) -> Plan:
         seconds = (bag.end_ns - bag.start_ns) / 1e9
         raise BagError(f"there is nothing between {request.start:g} and {request.end:g} s: the bag is {seconds:.1f} s long")
     metres = MODELS[settings.network.model].kind == METRIC or settings.refine.scale.source != "none"
-    topics = tuple(request.topics) or ("depth/image" if metres else "depth/relative", "depth/camera_info")
+    usual = ["depth/image" if metres else "depth/relative", "depth/camera_info"]
+    usual += ["depth/scale"] if settings.refine.scale.source != "none" else []
+    topics = tuple(request.topics or usual)
     return Plan(request, bag, cameras, settings, topics, start_ns, end_ns, tuple(unknown))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -131,6 +132,7 @@ def share_of_threads(workers: int) -> None:
 def start_worker(recipe: Recipe, place: int, workers: int) -> None:
     """Load the network in this process, which is the `place`-th of several on this machine."""
     global _network
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that we work for deals with it
     share_of_threads(workers)
     device = recipe.network.device
     if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
