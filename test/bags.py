@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bags for the tests, written by rosbags and rclpy; nothing of ours but the pictures is in them."""
 
+import hashlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from rclpy.serialization import serialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 from ros import camera_info, picture
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
@@ -15,6 +17,10 @@ from std_msgs.msg import Header, String
 STORE = get_typestore(Stores.LATEST)
 START = 1_700_000_000_000_000_000  # nanoseconds
 FRAME = "camera_color_optical_frame"
+IMAGE, INFO = "/camera/color/image_raw", "/camera/color/camera_info"
+DEPTH, POINTS = "/depth_anything/depth/image", "/depth_anything/depth/points"
+DEMO = ("-p", "model:=demo", "-p", "backend:=torch", "-p", "deterministic:=true", "-p", "image_bridge:=builtin", "--quiet")
+QUICK = (*DEMO, "-p", "input_size:=96")
 
 
 def header_of(stamp_ns, frame_id=FRAME):
@@ -72,3 +78,16 @@ def read_bag(path):
 
     with AnyReader([Path(path)], default_typestore=STORE) as reader:
         return [(connection.topic, time_ns, bytes(data)) for connection, time_ns, data in reader.messages()]
+
+
+def messages_on(path, topic, kind):
+    return [(time_ns, deserialize_message(cdr, kind)) for name, time_ns, cdr in read_bag(path) if name == topic]
+
+
+def counts(path):
+    return Counter(name for name, _, _ in read_bag(path))
+
+
+def digest(path):
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return [(file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files]

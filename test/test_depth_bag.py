@@ -1,24 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """depth_bag: every image of a bag has exactly one depth, nothing else is changed, and no interruption costs anything."""
 
-import hashlib
 import json
-import os
-import random
-import resource
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import yaml
-from bags import FRAME, START, camera_messages, cdr_of, header_of, image_of, read_bag, write_bag
+from bags import (
+    DEMO,
+    DEPTH,
+    FRAME,
+    IMAGE,
+    INFO,
+    POINTS,
+    QUICK,
+    START,
+    STORE,
+    camera_messages,
+    cdr_of,
+    counts,
+    digest,
+    header_of,
+    image_of,
+    messages_on,
+    read_bag,
+    write_bag,
+)
 from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message
 from ros import DepthProcess, bench, camera_info, depth_of, picture, qos, stamp_of
@@ -30,38 +41,10 @@ from depth_anything_ros.demo.sources import render_scenes
 from depth_anything_ros.depth_bag import main
 from depth_anything_ros.replay.parameters import read_file, settings_from
 
-IMAGE, INFO = "/camera/color/image_raw", "/camera/color/camera_info"
-DEPTH, POINTS = "/depth_anything/depth/image", "/depth_anything/depth/points"
-DEMO = ("-p", "model:=demo", "-p", "backend:=torch", "-p", "deterministic:=true", "--quiet")
-QUICK = (*DEMO, "-p", "input_size:=96")
-
-
-def messages_on(path, topic, kind):
-    return [(time_ns, deserialize_message(cdr, kind)) for name, time_ns, cdr in read_bag(path) if name == topic]
-
-
-def counts(path):
-    return Counter(name for name, _, _ in read_bag(path))
-
-
-def digest(path):
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    return [(file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files]
-
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory):
     return write_bag(tmp_path_factory.mktemp("in") / "bag", camera_messages(frames=12))
-
-
-def start(*words, **options):
-    return subprocess.Popen(
-        [sys.executable, "-m", "depth_anything_ros.depth_bag", *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **options,
-    )
 
 
 def test_every_image_has_one_depth_with_its_stamp_and_nothing_else_is_changed(bag, tmp_path):
@@ -281,7 +264,6 @@ def test_one_bad_image_costs_one_depth_and_is_said(tmp_path, capsys):
 
 def test_calibration_transforms_and_points_are_taken_from_the_bag(tmp_path, capsys):
     """The scale by a laser whose wall is at 3 m, mounted 0.2 m before the camera by the bag's own tf_static."""
-    from bags import STORE
     from rosbags.rosbag2 import StoragePlugin, Writer
 
     types = STORE.types
@@ -314,149 +296,6 @@ def test_calibration_transforms_and_points_are_taken_from_the_bag(tmp_path, caps
     assert main([str(tmp_path / "in"), str(tmp_path / "none"), *QUICK, *words, "scale.topic:=/nothing"]) == 3
     assert "no scale (3 times): '/nothing' is not in the bag" in capsys.readouterr().err
     assert counts(tmp_path / "none")[DEPTH] == 0
-
-
-# -- interruptions --------------------------------------------------------------------------------------------------
-
-
-STATEFUL = ("-p", "stabilizer.enabled:=true", "--topics", "depth/image,depth/camera_info")
-
-
-def moving(width, height, k):
-    """What a camera that goes sideways sees: something to follow."""
-    wide = np.concatenate([picture(width, height, 3), picture(width, height, 4)], 1)
-    return np.ascontiguousarray(wide[:, 2 * k % width : 2 * k % width + width])
-
-
-@pytest.fixture(scope="module")
-def long_bag(tmp_path_factory):
-    return write_bag(tmp_path_factory.mktemp("in") / "long", camera_messages(frames=60, pixels=moving))
-
-
-def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_been(long_bag, tmp_path):
-    words = [*QUICK, *STATEFUL, "--split-size", "300k"]
-    assert main([str(long_bag), str(tmp_path / "whole" / "out"), *words]) == 0
-    out, chance, killed = tmp_path / "cut" / "out", random.Random(5), 0
-    partial = out.with_name("out.partial")
-    for _ in range(40):
-        process = start(long_bag, out, *words, "--resume")
-        before = len(list(partial.glob("[0-9]*.json")))
-        while process.poll() is None and len(list(partial.glob("[0-9]*.json"))) <= before:  # it has begun, or gone on
-            time.sleep(0.005)
-        time.sleep(chance.uniform(0, 0.15))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        killed += process.returncode == -signal.SIGKILL
-        if killed == 10 or out.exists():
-            break
-    assert killed >= 5
-    if not out.exists():
-        assert main([str(long_bag), str(out), *words, "--resume"]) == 0
-    assert digest(out) == digest(tmp_path / "whole" / "out")
-    assert not partial.exists()
-
-
-def test_what_was_begun_otherwise_is_not_gone_on_with(long_bag, tmp_path, capsys):
-    out = tmp_path / "out"
-    process = start(long_bag, out, *QUICK, "--split-size", "100k")
-    while not list(tmp_path.glob("out.partial/[0-9]*.json")):
-        assert process.poll() is None
-        time.sleep(0.005)
-    assert main([str(long_bag), str(out), *QUICK, "--split-size", "100k", "--resume"]) == 2
-    assert "is being written by another process" in capsys.readouterr().err
-    process.kill()
-    process.wait()
-    process.stdout.close()
-    assert main([str(long_bag), str(out), *QUICK, "--split-size", "100k"]) == 2
-    assert "go on with --resume" in capsys.readouterr().err
-    assert main([str(long_bag), str(out), *QUICK, "--split-size", "100k", "--resume", "-p", "max_depth:=5.0"]) == 2
-    assert "begun with another input, other parameters" in capsys.readouterr().err
-    assert main([str(long_bag), str(out), *QUICK, "--split-size", "100k", "--resume"]) == 0
-    assert counts(out)[DEPTH] == 60
-    assert main([str(long_bag), str(out), *QUICK]) == 2
-    assert "exists already" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
-def test_a_bag_that_was_cut_off_is_read_as_far_as_it_goes(storage, tmp_path, capsys):
-    whole = write_bag(tmp_path / "whole", camera_messages(20, width=320, height=240), storage)
-    (file,) = (path for path in whole.iterdir() if path.name != "metadata.yaml")
-    known, chance, some = read_bag(whole), random.Random(11), 0
-    for number in range(20):
-        cut = tmp_path / f"cut{number}"
-        shutil.copytree(whole, cut)
-        with (cut / file.name).open("r+b") as shortened:
-            shortened.truncate(chance.randrange(file.stat().st_size))
-        out = tmp_path / f"out{number}"
-        code = main([str(cut), str(out), *QUICK, "--topics", "depth/image"])
-        said = capsys.readouterr().err
-        if code == 2:
-            assert "nothing can be read" in said or "no camera was found" in said
-            assert not out.exists()
-            continue
-        made = read_bag(out)
-        kept = [each for each in made if each[0] != DEPTH]
-        assert code == 0 and f"{len(kept)} messages can be read" in said
-        rest = iter(known)
-        assert all(each in rest for each in kept)  # nothing is invented, and nothing comes out of its turn
-        assert counts(out)[DEPTH] == counts(out)[IMAGE]
-        some += bool(kept)
-    assert some >= 5
-
-
-def test_a_full_disk_is_said_and_costs_nothing(long_bag, tmp_path):
-    before = digest(long_bag)
-    words = [*QUICK, "--split-size", "300k"]
-
-    def small_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-    process = start(long_bag, tmp_path / "out", *QUICK, "--topics", "depth/image,depth/points", preexec_fn=small_files)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 2, said
-    assert "the disk is full" in said and "--resume" in said
-    assert digest(long_bag) == before
-    assert not (tmp_path / "out").exists()
-    assert main([str(long_bag), str(tmp_path / "out"), *words, "--resume"]) == 0
-    assert counts(tmp_path / "out")[DEPTH] == 60
-
-
-# -- many workers ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", [("--workers", "2"), ("--ray", "local", "--workers", "2")], ids=["processes", "ray"])
-def test_many_workers_say_what_one_says(how, long_bag, tmp_path):
-    if "--ray" in how:
-        pytest.importorskip("ray")
-    words = [*QUICK, *STATEFUL]
-    assert main([str(long_bag), str(tmp_path / "one" / "out"), *words]) == 0
-    process = start(long_bag, tmp_path / "many" / "out", *words, *how)
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    assert digest(tmp_path / "many" / "out") == digest(tmp_path / "one" / "out")
-
-
-def test_a_worker_that_dies_is_replaced(tmp_path):
-    bag = write_bag(tmp_path / "bag", camera_messages(frames=150))
-    process = start(bag, tmp_path / "out", *QUICK, "--workers", "1", "--split-size", "300k")
-    while not list(tmp_path.glob("out.partial/[0-9]*.json")):
-        assert process.poll() is None
-        time.sleep(0.005)
-    found = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)
-    (worker,) = map(int, found.stdout.split())
-    os.kill(worker, signal.SIGKILL)
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    assert counts(tmp_path / "out")[DEPTH] == 150
-
-
-def test_several_bags_go_into_a_folder_whole_bags_to_each_worker(bag, long_bag, tmp_path):
-    process = start(bag, long_bag, tmp_path / "out", *QUICK, "--workers", "2")
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    assert (counts(tmp_path / "out" / "bag")[DEPTH], counts(tmp_path / "out" / "long")[DEPTH]) == (12, 60)
 
 
 # -- what it is told ------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def depth_pixels(image: Image | RawImage) -> np.ndarray:
         MessageError: another encoding, or less data than rows.
     """
     if image.encoding not in METRES:
-        raise MessageError(f"a depth image of encoding '{image.encoding}', expected {' or '.join(METRES)}")
+        raise MessageError(f"a depth image of encoding '{image.encoding}', expected one of {', '.join(METRES)}")
     kind, unit = METRES[image.encoding]
     item = np.dtype((">" if image.is_bigendian else "<") + kind)
     row, size = image.width * item.itemsize, image.step * image.height
