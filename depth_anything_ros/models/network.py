@@ -8,7 +8,6 @@ import copy
 import torch
 from torch import nn
 
-from .backbone import ConvStem, build_backbone
 from .dpt import DPTHead
 from .errors import ModelError
 from .zoo import METRIC, Encoder, Model
@@ -23,6 +22,9 @@ class DepthNetwork(nn.Module):
     """
 
     def __init__(self, model: Model, encoder: Encoder, taps: tuple[int, ...]):
+        # timm takes two seconds to import, which nobody has to wait for who only plays a camera or mistypes a parameter.
+        from .backbone import ConvStem, build_backbone
+
         super().__init__()
         self.kind, self.max_depth, self.taps, self.patch = model.kind, model.max_depth, list(taps), encoder.patch
         self.stem = ConvStem((*encoder.stem, encoder.width)) if encoder.stem else None
