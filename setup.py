@@ -22,7 +22,7 @@ ROS_WHEELS = [  # ROS 2 Kilted from PyPI, for machines without a ROS distro
 OPENVINO = ["openvino>=2024.4", "torch>=2.6"]  # several times as fast on a CPU
 ONNX = ["onnxruntime>=1.18", "onnx>=1.16", "onnxscript>=0.5", "torch>=2.6"]
 
-REPLAY = ["rosbags>=0.11", "mcap>=1.1", "tqdm", "matplotlib"]  # depth_bag, depth_eval, bag_player
+REPLAY = ["rosbags>=0.11,<0.12", "mcap>=1.1,<2", "tqdm", "matplotlib"]  # depth_bag, depth_eval, bag_player
 FLEET = ["ray>=2.9"]  # depth_bag --ray
 
 setup(

@@ -18,11 +18,12 @@ from .replay.bag_input import BagInput
 from .replay.convert import Conversion
 from .replay.messages import BagError
 from .replay.parameters import preset_file, read_assignment, read_file
-from .replay.parts import Progress, check_free
+from .replay.parts import Progress
 from .replay.plan import Plan, Request, make_plan
 from .replay.predictors import Here, Predictor, Processes, Recipe
 
 INCOMPLETE = 3  # exit code: some images got no depth
+_SAID = (BagError, ModelError, ValueError, InferenceError, OSError)  # what a user can do something about
 _UNITS = {"": 1, "k": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -31,7 +32,7 @@ def main(args: list[str] | None = None) -> int:
     options = parser().parse_args(args)
     try:
         return _run(options)
-    except (BagError, ModelError, ValueError, InferenceError) as error:
+    except _SAID as error:
         print(f"depth_bag: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -74,16 +75,25 @@ def parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     if options.every < 1 or options.batch < 0 or options.workers < 0:
         raise ValueError("--every, --batch and --workers take positive numbers")
-    several = len(options.input) > 1
-    if several and (options.preview or options.report):
-        raise ValueError("--preview and --report take one bag")
     request = _request(options)
-    if several:
-        options.output.mkdir(parents=True, exist_ok=True)
-        if options.ray is not None or 0 < options.workers <= len(options.input):
-            return _spread(request, options)
-        return max([_convert(path, _place(path, options.output), request, options) for path in options.input])
-    return _convert(options.input[0], options.output, request, options)
+    if len(options.input) == 1:
+        return _convert(options.input[0], options.output, request, options)
+    if options.preview or options.report:
+        raise ValueError("--preview and --report take one bag")
+    places = {path: options.output / (path.stem if path.is_file() else path.absolute().name) for path in options.input}
+    if len(set(places.values())) < len(options.input):
+        raise ValueError(f"several inputs would become one bag: {', '.join(map(str, sorted(places.values())))}")
+    options.output.mkdir(parents=True, exist_ok=True)
+    if 0 < options.workers <= len(places) or options.ray is not None and not len(places) < options.workers:
+        return _spread(places, request, options)
+    codes = []
+    for path, output in places.items():
+        try:
+            codes.append(_convert(path, output, request, options))
+        except _SAID as error:
+            _say(f"depth_bag: {path}: {error}")
+            codes.append(2)
+    return max(codes)
 
 
 def _request(options: argparse.Namespace) -> Request:
@@ -198,16 +208,12 @@ def _look(plan: Plan, output: Path, done: Progress, options: argparse.Namespace)
         _say(f"wrote {options.report}")
 
 
-def _spread(request: Request, options: argparse.Namespace) -> int:
+def _spread(places: dict[Path, Path], request: Request, options: argparse.Namespace) -> int:
     """Several bags, each of them on one worker."""
     from .replay.fleet import on_processes, on_ray
 
-    places = {path: _place(path, options.output) for path in options.input}
-    for path, output in places.items():
-        check_free(output, options.resume)
-        make_plan(BagInput(path), request)
-    alone = argparse.Namespace(**(vars(options) | {"workers": 0, "ray": None, "resume": True, "quiet": True}))
-    tasks = [functools.partial(_convert, path, output, request, alone) for path, output in places.items()]
+    alone = argparse.Namespace(**(vars(options) | {"workers": 0, "ray": None, "quiet": True}))
+    tasks = [functools.partial(_again, path, output, request, alone) for path, output in places.items()]
     ended = on_processes(tasks, options.workers) if options.ray is None else on_ray(tasks, options.ray, options.workers)
     codes = []
     for number, result in tqdm(ended, total=len(tasks), unit="bag", disable=options.quiet or None):
@@ -217,9 +223,15 @@ def _spread(request: Request, options: argparse.Namespace) -> int:
     return max(codes)
 
 
-def _place(path: Path, folder: Path) -> Path:
-    """Where the output of one of several inputs goes."""
-    return folder / (path.stem if path.is_file() else path.name)
+def _again(path: Path, output: Path, request: Request, options: argparse.Namespace) -> int:
+    """One bag on a worker, which may have died of it before: then it is gone on with."""
+    mark = output.with_name(f"{output.name}.partial") / ".state" / "fleet"
+    options.resume = options.resume or mark.exists()
+    if not options.resume and not output.exists() and not mark.parent.parent.exists():
+        mark.parent.mkdir(parents=True)
+        mark.touch()
+        options.resume = True
+    return _convert(path, output, request, options)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -230,7 +242,7 @@ def _bytes(text: str) -> int:
     unit = text[-1:] if text[-1:] in _UNITS and text[-1:] else ""
     try:
         return int(float(text.removesuffix(unit)) * _UNITS[unit])
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, OverflowError) as error:
         raise argparse.ArgumentTypeError(f"{text} is no size such as 500M or 2G") from error
 
 

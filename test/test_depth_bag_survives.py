@@ -18,6 +18,7 @@ from ros import picture
 
 from depth_anything_ros.depth_bag import main
 
+PARTS = ".state/[0-9]*.json"  # of parts that are finished
 STATEFUL = ("-p", "stabilizer.enabled:=true")
 
 
@@ -55,7 +56,7 @@ class Forker:
     def wait_for_part(self, partial, pid, more_than=0):
         """Until a part is finished, or the process has ended."""
         while os.path.exists(f"/proc/{pid}") and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
-            if len(list(partial.glob("[0-9]*.json"))) > more_than:
+            if len(list(partial.glob(PARTS))) > more_than:
                 return
             time.sleep(0.002)
 
@@ -75,14 +76,14 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_been(bag, f
     out, chance, killed, parts = tmp_path / "cut" / "out", random.Random(5), 0, []
     partial = out.with_name("out.partial")
     while killed < 10 and not out.exists():
-        before = len(list(partial.glob("[0-9]*.json")))
+        before = len(list(partial.glob(PARTS)))
         pid = forker.start(bag, out, *words, "--resume")
         if chance.random() < 0.5:  # else at any time, so that some runs come to nothing
             forker.wait_for_part(partial, pid, before)
         time.sleep(chance.uniform(0, 0.2))
         os.kill(pid, signal.SIGKILL)
         killed += forker.wait() == -signal.SIGKILL
-        parts.append(len(list(partial.glob("[0-9]*.json"))))
+        parts.append(len(list(partial.glob(PARTS))))
     assert killed >= 5 and len(set(parts)) > 3, parts
     if not out.exists():
         assert main([str(bag), str(out), *words, "--resume"]) == 0
@@ -167,7 +168,7 @@ def test_two_processes_say_what_one_says_even_if_one_of_them_dies(bag, tmp_path)
     assert main([str(bag), str(tmp_path / "one" / "out"), *words]) == 0
     command = [sys.executable, "-m", "depth_anything_ros.depth_bag", bag, tmp_path / "many" / "out", *words, "--workers", "2"]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
-    while not list((tmp_path / "many").glob("out.partial/[0-9]*.json")):
+    while not list((tmp_path / "many").glob(f"out.partial/{PARTS}")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.002)
     found = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)

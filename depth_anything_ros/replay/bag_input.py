@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import shutil
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ else:
 
 _STORAGES = {".mcap": "mcap", ".db3": "sqlite3"}
 _FOREVER = 2**63 - 1
+_ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 class BagInput:
@@ -40,6 +42,7 @@ class BagInput:
         topics: by name.
         counts: messages by topic, as far as the bag says.
         start_ns, end_ns: of the first and the last message, nanoseconds since the epoch; equal without messages.
+        files: that it is made of.
         damage: what could not be read, in words; complete after a pass through `messages`.
     """
 
@@ -59,7 +62,8 @@ class BagInput:
         self._damaged: set[Path] = set()
         self._converted: tempfile.TemporaryDirectory | None = None  # of a ROS 1 bag; goes with us
         folder = self._from_ros1() if self.path.suffix == ".bag" else self.path
-        self._files, self._zipped = self._files_of(folder)
+        self._files = self._files_of(folder)
+        self.files = [self.path] if self._converted else self._files
         self.storage = _STORAGES[_plain(self._files[0]).suffix]
         for file in self._files:
             self._look_at(file)
@@ -87,20 +91,22 @@ class BagInput:
                     except Exception as error:  # readers, codecs and SQLite have no common kind
                         self._note(file, f"after {last / 1e9:.3f} s: {_line(error)}")
                 for topic, recorded in salvage(path):
-                    if last < recorded.time_ns < end_ns and (topics is None or topic.name in topics):
+                    asked = self.topics[topic.name].type == topic.type and (topics is None or topic.name in topics)
+                    if asked and last < recorded.time_ns < end_ns:
                         try:
-                            yield replace(recorded, cdr=self._unzipped(recorded.cdr))
+                            yield replace(recorded, cdr=_unzipped(recorded.cdr))
                         except zstd.ZstdError as error:
                             self._note(file, f"a message on '{topic.name}' cannot be decompressed: {_line(error)}")
 
     def _intact(self, path: Path, start_ns: int, end_ns: int, topics: Collection[str] | None) -> Iterator[Recorded]:
         with Reader(path) as reader:
-            asked = [each for each in reader.connections if topics is None or each.topic in topics]
+            asked = [each for each in reader.connections if self._takes(each) and (topics is None or each.topic in topics)]
             for connection, time_ns, data in reader.messages(asked, start_ns, end_ns) if asked else ():
-                yield Recorded(connection.topic, time_ns, self._unzipped(data))
+                yield Recorded(connection.topic, time_ns, _unzipped(data))
 
-    def _unzipped(self, data: bytes) -> bytes:
-        return zstd.decompress(data) if self._zipped else bytes(data)
+    def _takes(self, connection) -> bool:
+        known = self.topics.get(connection.topic)
+        return known is not None and known.type == connection.msgtype and connection.ext.serialization_format == "cdr"
 
     def _look_at(self, file: Path) -> None:
         """Take in what a file says of its topics and times."""
@@ -110,15 +116,15 @@ class BagInput:
             try:
                 with Reader(path) as reader:
                     for each in reader.connections:
-                        if each.ext.serialization_format != "cdr":
-                            raise BagError(f"'{each.topic}' is serialised as {each.ext.serialization_format}, expected cdr")
                         topic = Topic(each.topic, each.msgtype, each.msgdef, each.digest, tuple(each.ext.offered_qos_profiles))
-                        self._count(topic, each.msgcount)
+                        if each.ext.serialization_format == "cdr":
+                            self._count(topic, each.msgcount)
+                        if not self._takes(each):
+                            what = f"{each.msgcount} messages of {each.msgtype} in {each.ext.serialization_format}"
+                            self._note(file, f"'{each.topic}': {what} are left out")
                     if reader.message_count:
                         self._span(reader.start_time, reader.end_time - 1)
                 return
-            except BagError:
-                raise
             except Exception as error:
                 self._damaged.add(file)
                 problem = _line(error).replace(str(path), file.name)
@@ -132,8 +138,8 @@ class BagInput:
             )
 
     def _count(self, topic: Topic, messages: int) -> None:
-        self.topics.setdefault(topic.name, topic)
-        self.counts[topic.name] = self.counts.get(topic.name, 0) + messages
+        if self.topics.setdefault(topic.name, topic).type == topic.type:
+            self.counts[topic.name] = self.counts.get(topic.name, 0) + messages
 
     def _span(self, first_ns: int, last_ns: int) -> None:
         self.start_ns, self.end_ns = min(self.start_ns, first_ns), max(self.end_ns, last_ns)
@@ -143,35 +149,50 @@ class BagInput:
         if line not in self.damage:
             self.damage.append(line)
 
-    def _files_of(self, path: Path) -> tuple[list[Path], bool]:
-        """The storage files of a bag in order, and whether each message in them is compressed."""
+    def _files_of(self, path: Path) -> list[Path]:
+        """The storage files of a bag in order."""
         if path.is_file():
             if _plain(path).suffix not in _STORAGES:
                 raise BagError(f"'{path}' is no bag: expected a folder, .mcap, .db3 or .bag")
-            return [path], False
+            return [path]
         there = sorted((file for file in path.iterdir() if _plain(file).suffix in _STORAGES), key=_by_number)
         try:
             said = yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
             named = [path / Path(name).name for name in said["relative_file_paths"]]
-            zipped = said.get("compression_mode", "").lower() == "message"
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
             if not there:
                 raise BagError(f"'{path}' is no bag: there is no .mcap and no .db3 in it") from error
             self.damage.append(f"metadata.yaml cannot be read ({_line(error)}): taking {', '.join(f.name for f in there)}")
-            return there, False
-        missing = [file.name for file in named if not file.exists()]
-        if missing:
-            self.damage.append(f"metadata.yaml names what is not there: {', '.join(missing)}")
+            return there
+        for files, what in (
+            ([file for file in named if not file.exists()], "names what is not there"),
+            ([file for file in there if file not in named], "does not name, so that they are left out"),
+        ):
+            if files:
+                self.damage.append(f"metadata.yaml {what}: {', '.join(file.name for file in files)}")
         found = [file for file in named if file.exists()]
         if not found:
             raise BagError(f"'{path}' is no bag: {'; '.join(self.damage) or 'metadata.yaml names no file'}")
-        return found, zipped
+        return found
 
     @contextmanager
     def _plain_file(self, file: Path) -> Iterator[Path | None]:
-        """The file itself; or, if it is compressed as a whole, a temporary one of all that can be decompressed of it."""
+        """The file itself; or a temporary one, if it is compressed as a whole, or SQLite was killed while it wrote."""
         if file.suffix != ".zstd":
-            yield file
+            left = [file.with_name(file.name + ending) for ending in ("-wal", "-journal")]
+            left = [each for each in left if each.exists() and each.stat().st_size] if file.suffix == ".db3" else []
+            if not left:
+                yield file
+                return
+            with tempfile.TemporaryDirectory(prefix="depth_bag_") as folder:
+                for each in (file, *left):
+                    shutil.copy(each, folder)
+                try:
+                    with closing(sqlite3.connect(Path(folder) / file.name)) as database:  # takes in what lies beside it
+                        database.execute("PRAGMA journal_mode=DELETE")
+                except sqlite3.Error as error:
+                    self._note(file, f"what lies beside it ({left[0].name}) cannot be taken in: {_line(error)}")
+                yield Path(folder) / file.name
             return
         with tempfile.TemporaryDirectory(prefix="depth_bag_") as folder:
             path = Path(folder) / _plain(file).name
@@ -197,6 +218,11 @@ class BagInput:
         return copy
 
 
+def _unzipped(data: bytes) -> bytes:
+    """A message, which may be compressed: no CDR begins like zstd."""
+    return zstd.decompress(data) if data[:4] == _ZSTD else bytes(data)
+
+
 def _plain(file: Path) -> Path:
     """A file's path without the ending of whole-file compression."""
     return file.with_suffix("") if file.suffix == ".zstd" else file
@@ -209,4 +235,5 @@ def _by_number(file: Path) -> tuple[int, str]:
 
 
 def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    return line if len(line) < 200 else f"{line[:200]} ..."

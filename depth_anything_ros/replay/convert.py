@@ -27,9 +27,10 @@ from ..pipeline import Refined, Refiner
 from ..stream.topics import LACKS, OUTPUT_TYPES, lacks_of, make_message
 from .frames import Ahead, Frames, Item, Job, submitted
 from .messages import BagError, Recorded, Topic, to_cdr, type_name
-from .parts import Behind, PartialBag, Progress
+from .parts import Behind, PartialBag, Progress, finished
 from .plan import Plan
 from .predictors import Predictor
+from .room import Room
 
 _FOREVER = QosTime(9223372036, 854775807)  # DDS's infinite duration, as rosbag2 writes it
 _OFFERED = Qos(  # as the node offers its outputs
@@ -43,7 +44,7 @@ _OFFERED = Qos(  # as the node offers its outputs
     _FOREVER,
     False,
 )
-_ABOUT_DEPTH = ("/camera_info", "/depth/scale")  # outputs that say something about depth, but are none
+_AHEAD = 512 << 20  # bytes that are read, decoded and predicted ahead
 _CUT_IMAGES = 500  # after which a part is finished, whatever its size: no interruption costs more
 
 
@@ -78,7 +79,10 @@ class Conversion:
             BagError: it cannot be written, or there is nothing to write.
         """
         plan = self._plan
-        topics = self._topics()
+        topics, before = self._topics(), finished(output, plan.fingerprint) if resume else None
+        if before:
+            self.images_before = before.images
+            return before
         with PartialBag(output, plan.fingerprint, plan.storage, plan.request.compressed, resume) as bag:
             done = bag.progress.done
             if bag.memory:
@@ -90,18 +94,16 @@ class Conversion:
             if not bag.progress.ended:
                 with Behind(bag) as behind:
                     self._write(behind, topics, done)
-            if not bag.progress.done:
-                raise BagError(f"there is nothing to write of '{plan.bag.path}'")
             bag.finish()
         return bag.progress
 
     def _write(self, behind: Behind, topics: list[Topic], done: int) -> None:
         plan, frames = self._plan, Frames(self._plan, self._decode, done)
         kept = set() if plan.request.only_depth else plan.bag.topics.keys() - plan.outputs
-        most = self._predictor.batch * (self._predictor.ahead + 2)
         behind.do("open_part", topics)
         size, since = 0, self._images
-        with Ahead(submitted(frames.items(), plan, self._predictor), most, lambda item: item.job is not None) as items:
+        room = Room(_AHEAD, 3 * self._predictor.batch * (self._predictor.ahead + 2))  # an image seldom comes alone
+        with Ahead(submitted(frames.items(), plan, self._predictor), lambda item: item.size, room) as items:
             for item in items:
                 if size > plan.request.split_bytes or self._images - since >= _CUT_IMAGES:
                     behind.do("close_part", self._progress(done), pickle.dumps(self._memory))
@@ -110,9 +112,11 @@ class Conversion:
                 written = [item.recorded] if item.recorded.topic in kept else []
                 written += self._depth_of(item)
                 for recorded in written:
-                    behind.do("write", recorded)
+                    behind.write(recorded)
                     size += len(recorded.cdr)
                 done += 1
+        if not done:
+            raise BagError(f"there is nothing to write of '{plan.bag.path}'")
         for problem in sorted(frames.context.problems):
             self._note("", "not taken in", problem)
         behind.do("close_part", replace(self._progress(done), ended=True), pickle.dumps(self._memory))
@@ -144,7 +148,8 @@ class Conversion:
             self._note(item.job.camera, "network", prediction)
             return []
         made = self._refined(item.job, item.recorded.time_ns, prediction)
-        self._with_depth += any(not recorded.topic.endswith(_ABOUT_DEPTH) for recorded in made)
+        names = {recorded.topic for recorded in made}
+        self._with_depth += all(self._plan.topic(item.job.camera, output) in names for output in self._plan.required)
         self._tell(self._images, self.images_before)
         return made
 

@@ -15,6 +15,7 @@ from ..messages.cdr import MessageError, read_image
 from ..messages.images import pixels_of
 from ..stream.image import complete_topics
 from ..stream.logs import SENSOR_TYPES, InfoLog, SensorLog
+from ..stream.settings import RESERVED_NAMES
 from .bag_input import BagInput
 from .messages import BagError, Recorded, typestore
 
@@ -40,6 +41,9 @@ def looked_ahead(messages: Iterable[Recorded], context: Callable[[Recorded], Non
     """The messages as they come, each after `context` has been told of all that was recorded until `LOOK_AHEAD_NS` later."""
     waiting: deque[Recorded] = deque()
     for recorded in messages:
+        if waiting and recorded.time_ns < waiting[-1].time_ns - LOOK_AHEAD_NS:  # a clock that was set back
+            yield from waiting
+            waiting.clear()
         context(recorded)
         waiting.append(recorded)
         while recorded.time_ns - waiting[0].time_ns >= LOOK_AHEAD_NS:
@@ -91,15 +95,17 @@ def find_cameras(bag: BagInput) -> list[CameraTopics]:
 
 
 def camera_names(cameras: list[CameraTopics]) -> list[str]:
-    """A name for each camera, of the part of its topic that tells it from the others; empty for the only one."""
+    """A name for each camera: as much of its topic as tells it from the others; empty for the only one."""
     if len(cameras) == 1:
         return [""]
-    parts = [camera.image.removesuffix("/compressed").strip("/").split("/")[:-1] for camera in cameras]
+    topics = [camera.image.removesuffix("/compressed").strip("/").split("/") for camera in cameras]
+    folders = [topic[:-1] for topic in topics]
+    parts = folders if all(folders) and len({*map(tuple, folders)}) == len(folders) else topics
     for count in range(1, max(map(len, parts)) + 1):
         names = ["_".join(part[:count]) for part in parts]
-        if len(set(names)) == len(names) and all(names):
+        if len(set(names)) == len(names):
             break
-    return [name if name[:1].isalpha() else f"camera_{name}" for name in names]
+    return [name if name[:1].isalpha() and name not in RESERVED_NAMES else f"camera_{name}" for name in names]
 
 
 def _preference(name: str) -> tuple[bool, bool, str]:
@@ -125,6 +131,7 @@ class Context:
 
     def __init__(self, bag: BagInput, cameras: Iterable[CameraTopics], fixed: TransformTree, sensor_topic: str = ""):
         self.problems: set[str] = set()
+        sensor_topic = f"/{sensor_topic.lstrip('/')}" if sensor_topic else ""
         self.sensor = SensorLog(sensor_topic) if sensor_topic else None
         self._fixed, self._tree = fixed, fixed.copy()
         self._infos = {camera.camera_info: InfoLog() for camera in cameras}
@@ -178,8 +185,11 @@ class Context:
     def _add_transforms(self, recorded: Recorded, static: bool) -> None:
         for each in typestore().deserialize_cdr(recorded.cdr, _TRANSFORMS).transforms:
             shift, turn, stamp = each.transform.translation, each.transform.rotation, each.header.stamp
-            transform = Transform.from_quaternion((shift.x, shift.y, shift.z), (turn.x, turn.y, turn.z, turn.w))
             stamp_ns = None if static else stamp.sec * 1_000_000_000 + stamp.nanosec
             child = each.child_frame_id.lstrip("/")
-            if not self._fixed.knows(child):
-                self._tree.add(each.header.frame_id.lstrip("/"), child, transform, stamp_ns)
+            try:
+                transform = Transform.from_quaternion((shift.x, shift.y, shift.z), (turn.x, turn.y, turn.z, turn.w))
+                if not self._fixed.knows(child):
+                    self._tree.add(each.header.frame_id.lstrip("/"), child, transform, stamp_ns)
+            except TransformError as error:  # costs the others nothing
+                self.problems.add(f"'{recorded.topic}': '{child}': {error}")

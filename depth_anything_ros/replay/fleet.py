@@ -7,58 +7,33 @@ With fewer bags than workers, bags come one after the other, and the batches of 
 from __future__ import annotations
 
 import itertools
-import multiprocessing
-import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, as_completed
+from contextlib import closing
 
 import numpy as np
-import torch
 
 from ..inference import Prediction
 from .messages import BagError
-from .predictors import Network, Recipe, batch_size, packed, share_of_threads, unpacked
+from .predictors import Network, Recipe, batch_size, hand_over, packed
+from .workers import TRIES, Workers, take_share
 
-_TRIES = 3
 Task = Callable[[], int]  # makes one bag, going on with what is there; picklable
 
 
 def on_processes(tasks: Sequence[Task], workers: int) -> Iterator[tuple[int, int | Exception]]:
     """(number of the task, what came of it), as they end."""
-    waiting = [(number, 1) for number in range(len(tasks))]
-    while waiting:
-        now, waiting = waiting, []
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, _start, (context.Value("i", 0), workers)) as pool:
-            futures = {pool.submit(tasks[number]): (number, attempt) for number, attempt in now}
-            for future in as_completed(futures):
-                number, attempt = futures[future]
-                error = future.exception()
-                if isinstance(error, BrokenProcessPool) and attempt < _TRIES:  # takes all that were under way with it
-                    waiting.append((number, attempt + 1))
-                else:
-                    yield number, error or future.result()
-
-
-def _start(counter, workers: int) -> None:
-    """Give a worker process its share of the machine."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with counter.get_lock():
-        place = counter.value
-        counter.value += 1
-    share_of_threads(workers)
-    gpus = torch.cuda.device_count()
-    if gpus > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(place % gpus)
+    with closing(Workers(workers, take_share)) as processes:
+        numbers = {processes.submit(task): number for number, task in enumerate(tasks)}
+        for future in as_completed(numbers):
+            yield numbers[future], future.exception() or future.result()
 
 
 def on_ray(tasks: Sequence[Task], address: str, workers: int) -> Iterator[tuple[int, int | Exception]]:
     """The same on a Ray cluster; paths have to be the same on all of its machines."""
     ray = _ray(address)
     share = _share(ray, workers or len(tasks), True)
-    run = ray.remote(max_retries=_TRIES - 1, **share)(_run)
+    run = ray.remote(max_retries=TRIES - 1, **share)(_run)
     numbers = {run.remote(task): number for number, task in enumerate(tasks)}
     while numbers:
         (reference,), _ = ray.wait(list(numbers), num_returns=1)
@@ -81,7 +56,7 @@ class RayActors:
         gpu = recipe.network.device.startswith(("auto", "cuda"))
         count = workers or int(ray.cluster_resources().get("GPU", 0) if gpu else 0) or 1
         self.batch, self.ahead = batch_size(recipe, batch), 2 * count
-        kind = ray.remote(max_restarts=_TRIES - 1, max_task_retries=_TRIES - 1, **_share(ray, count, gpu))(_Actor)
+        kind = ray.remote(max_restarts=TRIES - 1, max_task_retries=TRIES - 1, **_share(ray, count, gpu))(_Actor)
         self._actors = [kind.remote(recipe) for _ in range(count)]
         self._turns = itertools.cycle(self._actors)
 
@@ -89,14 +64,9 @@ class RayActors:
         """See `Predictor`."""
         answer: Future[list[Prediction | str]] = Future()
 
-        def done(future: Future) -> None:
-            error = future.exception()
-            if error:
-                answer.set_exception(BagError(f"a Ray worker failed {_TRIES} times: {str(error).splitlines()[0]}"))
-            else:
-                answer.set_result([unpacked(parts) for parts in future.result()])
-
-        next(self._turns).predict.remote(list(images), input_size).future().add_done_callback(done)
+        next(self._turns).predict.remote(list(images), input_size).future().add_done_callback(
+            lambda future: hand_over(future, answer)
+        )
         return answer
 
     def close(self) -> None:

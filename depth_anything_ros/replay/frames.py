@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -23,6 +23,7 @@ from .feed import CameraTopics, Context, looked_ahead
 from .messages import Recorded
 from .plan import Plan
 from .predictors import Predictor
+from .room import Room
 
 _MOST_WAITING = 64 << 20  # bytes of other messages, after which a batch that is not full is not waited for
 T = TypeVar("T")
@@ -61,6 +62,11 @@ class Item:
     recorded: Recorded
     job: Job | None = None
     refused: tuple[str, str, str] | None = None
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it holds: the message, its image, and what the network says of it."""
+        return len(self.recorded.cdr) + 200 + (3 * self.job.image.upright.nbytes if self.job else 0)
 
 
 class Frames:
@@ -151,13 +157,13 @@ class Ahead(Generic[T]):
     """What an iterator gives, worked out ahead on a thread of its own. Use it in a `with`.
 
     Args:
-        most: items that may wait; `heavy` ones count, the others are cheap.
+        size: bytes of an item.
+        room: for those that wait.
     """
 
-    def __init__(self, items: Iterator[T], most: int, heavy):
-        self._items, self._heavy = items, heavy
-        self._queue: queue.Queue = queue.Queue(2048)
-        self._room = threading.Semaphore(most)
+    def __init__(self, items: Iterator[T], size: Callable[[T], int], room: Room):
+        self._items, self._size, self._room = items, size, room
+        self._queue: queue.Queue = queue.Queue()
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
 
@@ -167,12 +173,8 @@ class Ahead(Generic[T]):
 
     def __exit__(self, *exception) -> None:
         self._ended = True
-        self._room.release()
-        while self._thread.is_alive():
-            try:
-                self._queue.get(timeout=0.05)
-            except queue.Empty:
-                self._room.release()
+        self._room.open()
+        self._thread.join()
 
     def __iter__(self) -> Iterator[T]:
         while True:
@@ -182,17 +184,15 @@ class Ahead(Generic[T]):
             if kind == "error":
                 raise value
             yield value
-            if self._heavy(value):
-                self._room.release()
+            self._room.give(self._size(value))
 
     def _run(self) -> None:
         try:
             for item in self._items:
-                if self._heavy(item):
-                    self._room.acquire()
+                self._room.take(self._size(item))
                 if self._ended:
                     return
                 self._queue.put(("item", item))
             self._queue.put(("end", None))
-        except Exception as error:
+        except BaseException as error:
             self._queue.put(("error", error))

@@ -83,7 +83,7 @@ def settings_from(values: dict[str, object], cameras: Iterable[str]) -> tuple[Se
             full[name] = _checked(name, value, _OF_NODE[name])
         elif key in _OF_CAMERA and group in of_camera:
             of_camera[group][key] = _checked(name, value, _OF_CAMERA[key])
-        elif group not in _ELSEWHERE and key not in _OF_CAMERA:
+        elif group not in _ELSEWHERE:
             unknown.append(name)
     full["cameras"] = cameras
 

@@ -2,8 +2,8 @@
 """Writing a bag in parts, so that nothing is lost when the writing ends before its time.
 
 A part is a file of the bag to be. While one is written it is worth nothing; once it is finished it is never touched again,
-and beside it lies what is needed to go on behind it. All parts lie in a folder beside the output, which gets its name, and
-becomes a bag, when the last one is finished.
+and what is needed to go on behind it is there, too. All of it lies in a folder beside the output, `<output>.partial`, until the
+last part is finished and the bag gets its name. The bag itself says what it was made of, so that nobody makes it twice.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
 
 from .messages import BagError, Recorded, Topic, described
+from .room import Room
 
 _VERSION = 8  # of metadata.yaml: the newest that all distros from Humble on read
-_INFORMATION = "rosbag2_bagfile_information"
+_INFORMATION, _MADE_OF = "rosbag2_bagfile_information", "depth_bag"
+_WAITING = 128 << 20  # bytes that may wait to be written
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Progress:
 
     Attributes:
         done: messages of the input that were dealt with.
-        images, with_depth: images that were to get depth, and that got it.
+        images, with_depth: images that were to get depth, and that got all of it that was asked for.
         problems: what was the matter -> [number of images, the first in words].
         ended: whether it was the last.
     """
@@ -63,16 +65,22 @@ class PartialBag:
         Raises:
             BagError: the output is there already, or work on it that must not be gone on with.
         """
-        self.output = output
-        self.folder = _folder_of(output)
+        self.output, self.folder = output, output.with_name(f"{output.name}.partial")
+        self._state = self.folder / ".state"
         self._storage, self._compressed, self._fingerprint = storage, compressed, fingerprint
-        check_free(output, resume)
+        if output.exists():
+            raise BagError(f"'{output}' exists already: choose another name, or delete it")
+        if self.folder.exists() and not resume:
+            raise BagError(
+                f"'{self.folder}' is what an interrupted run has left: go on with --resume, or delete it to begin anew"
+            )
         self.progress, self.memory, self._count = Progress(), b"", 0
         self._writer: Writer | None = None
 
     def __enter__(self) -> PartialBag:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / "lock").open("w")
+        with self._clear_errors():
+            self._state.mkdir(parents=True, exist_ok=True)
+            self._lock = (self._state / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -93,28 +101,34 @@ class PartialBag:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _take_up(self) -> None:
-        plan = self.folder / "plan.json"
-        if plan.exists() and json.loads(plan.read_text())["fingerprint"] != self._fingerprint:
+        plan = self._state / "plan"
+        if plan.exists() and plan.read_text() != self._fingerprint:
             raise BagError(
                 f"'{self.folder}' was begun with another input, other parameters or another version: "
                 "use the same as then, or delete it to begin anew"
             )
-        _write_whole(plan, json.dumps({"fingerprint": self._fingerprint}).encode())
-        while (self.folder / f"{self._count}.json").exists():
-            self.progress = Progress(**json.loads((self.folder / f"{self._count}.json").read_text())["progress"])
-            self.memory = (self.folder / f"{self._count}.memory").read_bytes()
+        with self._clear_errors():
+            _write_whole(plan, self._fingerprint.encode())
+        while self._said(self._count).exists():
+            self.progress = Progress(**json.loads(self._said(self._count).read_text())["progress"])
+            self.memory = (self._state / f"{self._count}.memory").read_bytes()
             self._count += 1
-        if self._part.is_dir():  # what was being written when it ended
-            shutil.rmtree(self._part)
+        if self._part(self._count).is_dir():  # what was being written when it ended
+            shutil.rmtree(self._part(self._count))
 
-    @property
-    def _part(self) -> Path:
-        return self.folder / f"{self.output.name}_{self._count}"
+    def _part(self, number: int) -> Path:
+        return self.folder / f"{self.output.name}_{number}"
+
+    def _said(self, number: int) -> Path:
+        """What is known of a part; there as soon as the part is finished."""
+        return self._state / f"{number}.json"
 
     def open_part(self, topics: Iterable[Topic]) -> None:
         """Begin a part that has these topics."""
         with self._clear_errors():
-            self._writer = Writer(self._part, version=_VERSION, storage_plugin=StoragePlugin[self._storage.upper()])
+            self._writer = Writer(
+                self._part(self._count), version=_VERSION, storage_plugin=StoragePlugin[self._storage.upper()]
+            )
             if self._compressed:
                 mode = CompressionMode.STORAGE if self._storage == "mcap" else CompressionMode.MESSAGE
                 self._writer.set_compression(mode, CompressionFormat.ZSTD)
@@ -136,13 +150,13 @@ class PartialBag:
         with self._clear_errors():
             writer, self._writer = self._writer, None
             writer.close()
-            (file,) = (path for path in self._part.iterdir() if path.name != "metadata.yaml")
-            with file.open("rb") as written:
+            part = self._part(self._count)
+            said = yaml.safe_load((part / "metadata.yaml").read_text())[_INFORMATION]
+            with (part / said["relative_file_paths"][0]).open("rb") as written:
                 os.fsync(written.fileno())
-            _write_whole(self.folder / f"{self._count}.memory", memory)
-            said = yaml.safe_load((self._part / "metadata.yaml").read_text())[_INFORMATION]
+            _write_whole(self._state / f"{self._count}.memory", memory)
             state = {"progress": asdict(progress), "metadata": said}
-            _write_whole(self.folder / f"{self._count}.json", json.dumps(state).encode())
+            _write_whole(self._said(self._count), json.dumps(state).encode())
         self.progress, self.memory, self._count = progress, memory, self._count + 1
 
     def finish(self) -> None:
@@ -150,15 +164,15 @@ class PartialBag:
         whole = self.folder / self.output.name
         with self._clear_errors():
             whole.mkdir(exist_ok=True)
-            information = []
-            for number in range(self._count):
-                information.append(json.loads((self.folder / f"{number}.json").read_text())["metadata"])
-                (name,) = information[-1]["relative_file_paths"]
-                part = self.folder / f"{self.output.name}_{number}"
-                if (part / name).exists():  # else it was moved by a run that ended here
-                    (part / name).rename(whole / name)
-            text = yaml.safe_dump({_INFORMATION: _merged(information)}, sort_keys=False)
-            _write_whole(whole / "metadata.yaml", text.encode())
+            information = [json.loads(self._said(number).read_text())["metadata"] for number in range(self._count)]
+            for number, said in enumerate(information):
+                (name,) = said["relative_file_paths"]
+                part = self._part(number) / name
+                if said["message_count"] and part.exists():  # else it was moved by a run that ended here
+                    part.rename(whole / name)
+            made_of = json.dumps({"fingerprint": self._fingerprint} | asdict(self.progress))
+            merged = _merged([said for said in information if said["message_count"]]) | {"custom_data": {_MADE_OF: made_of}}
+            _write_whole(whole / "metadata.yaml", yaml.safe_dump({_INFORMATION: merged}, sort_keys=False).encode())
             whole.rename(self.output)
             shutil.rmtree(self.folder)
 
@@ -175,19 +189,18 @@ class PartialBag:
             ) from error
 
 
-def check_free(output: Path, resume: bool) -> None:
-    """Raise a BagError if the output is there already, or work on it that is not to be gone on with."""
-    if output.exists():
-        raise BagError(f"'{output}' exists already: choose another name, or delete it")
-    if _folder_of(output).exists() and not resume:
-        raise BagError(
-            f"'{_folder_of(output)}' is what an interrupted run has left: go on with --resume, or delete it to begin anew"
-        )
-
-
-def _folder_of(output: Path) -> Path:
-    """Where the parts of a bag are, as long as it is being made."""
-    return output.with_name(f"{output.name}.partial")
+def finished(output: Path, fingerprint: str) -> Progress | None:
+    """What came of a bag that is finished and was made by the same plan; None: there is none. Leftovers of its making go."""
+    try:
+        information = yaml.safe_load((output / "metadata.yaml").read_text())[_INFORMATION]
+        said = json.loads(information["custom_data"][_MADE_OF])
+        if said.pop("fingerprint") != fingerprint:
+            return None
+        progress = Progress(**said)
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError):
+        return None
+    shutil.rmtree(output.with_name(f"{output.name}.partial"), ignore_errors=True)
+    return progress
 
 
 class Behind:
@@ -195,7 +208,8 @@ class Behind:
 
     def __init__(self, bag: PartialBag):
         self._bag = bag
-        self._queue: queue.Queue = queue.Queue(16)
+        self._queue: queue.Queue = queue.Queue()
+        self._room = Room(_WAITING)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
 
@@ -211,6 +225,11 @@ class Behind:
         if kind is None and self._error:
             raise self._error
 
+    def write(self, recorded: Recorded) -> None:
+        """Write a message."""
+        self._room.take(len(recorded.cdr))
+        self.do("write", recorded)
+
     def do(self, action: str, *arguments) -> None:
         """Call a method of the bag, in its turn."""
         if self._error:
@@ -219,12 +238,14 @@ class Behind:
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
-            if self._error:
-                continue
+            action, arguments = work
             try:
-                getattr(self._bag, work[0])(*work[1])
+                if not self._error:
+                    getattr(self._bag, action)(*arguments)
             except BaseException as error:
                 self._error = error
+            if action == "write":
+                self._room.give(len(arguments[0].cdr))
 
 
 def _merged(parts: list[dict]) -> dict:

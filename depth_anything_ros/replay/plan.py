@@ -57,6 +57,7 @@ class Plan:
     Attributes:
         cameras: by name; the only one's is empty.
         topics: outputs to make.
+        required: those of them without which an image has no depth; the others are made where they can be had.
         start_ns, end_ns: nanoseconds since the epoch.
         unknown: parameters in the user's files that nobody knows.
     """
@@ -66,6 +67,7 @@ class Plan:
     cameras: dict[str, CameraTopics]
     settings: Settings
     topics: tuple[str, ...]
+    required: tuple[str, ...]
     start_ns: int
     end_ns: int
     unknown: tuple[str, ...]
@@ -95,11 +97,10 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """Of all that decides what comes out: only work begun with the same may be gone on with."""
-        files = sorted(path for path in (self.bag.path.rglob("*") if self.bag.path.is_dir() else [self.bag.path]))
         request = self.request
         said = {
             "version": __version__,
-            "files": [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()],
+            "files": [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self.bag.files],
             "parameters": {name: value for name, value in sorted(self.settings.values.items()) if name != "device"},
             "cameras": {name: str((topics, self.settings.cameras[name])) for name, topics in self.cameras.items()},
             "topics": self.topics,
@@ -129,7 +130,8 @@ def make_plan(bag: BagInput, request: Request) -> Plan:
     usual = ["depth/image" if metres else "depth/relative", "depth/camera_info"]
     usual += ["depth/scale"] if settings.refine.scale.source != "none" else []
     topics = tuple(request.topics or usual)
-    return Plan(request, bag, cameras, settings, topics, start_ns, end_ns, tuple(unknown))
+    required = tuple(request.topics or usual[:1])
+    return Plan(request, bag, cameras, settings, topics, required, start_ns, end_ns, tuple(unknown))
 
 
 def _cameras(bag: BagInput, request: Request) -> dict[str, CameraTopics]:
@@ -149,7 +151,9 @@ def _cameras(bag: BagInput, request: Request) -> dict[str, CameraTopics]:
         found = find_cameras(bag)
     if names and len(names) != len(found):
         raise SettingsError(f"cameras names {len(names)} cameras, but there are {len(found)} --image")
-    return dict(zip(names or camera_names(found), found))
+    if len({camera.image for camera in found}) < len(found):
+        raise SettingsError("one image topic is given twice by --image")
+    return dict(zip(names or camera_names(found), found, strict=True))
 
 
 def _by_parameters(bag: BagInput, values: dict[str, object], group: str) -> CameraTopics:

@@ -6,14 +6,9 @@ Inference has no memory, so that it does not matter who does which batch. All el
 
 from __future__ import annotations
 
-import itertools
-import multiprocessing
-import os
-import signal
-import threading
+import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -23,8 +18,8 @@ import torch
 from ..inference import DepthEstimator, Prediction, keep_large_buffers, make_deterministic, normalize_exposure
 from ..stream.network import load, located
 from ..stream.settings import NetworkSettings, Settings
+from .workers import Workers, take_share
 
-_TRIES = 3
 _Log = Callable[[str], None]
 
 
@@ -123,69 +118,38 @@ def unpacked(parts: tuple) -> Prediction | str:
     return replace(result, tensor=torch.from_numpy(values.copy()), confidence=confidence)
 
 
-def share_of_threads(workers: int) -> None:
-    """Leave the other workers on this machine their threads."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+def hand_over(future: Future, answer: Future) -> None:
+    """Let `answer` be what `future` has come to, with the predictions unpacked."""
+    error = future.exception()
+    if error:
+        answer.set_exception(error)
+    else:
+        answer.set_result([unpacked(parts) for parts in future.result()])
 
 
-def start_worker(recipe: Recipe, place: int, workers: int) -> None:
-    """Load the network in this process, which is the `place`-th of several on this machine."""
+def _begin(recipe: Recipe, place: int, count: int) -> None:
     global _network
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that we work for deals with it
-    share_of_threads(workers)
-    device = recipe.network.device
-    if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
-        recipe = replace(recipe, network=replace(recipe.network, device=f"cuda:{place % torch.cuda.device_count()}"))
+    take_share(place, count)
     _network = Network(recipe, print)
 
 
-def work(images: Sequence[np.ndarray], input_size: int) -> list[tuple]:
-    """`Network.predict` in a worker process."""
+def _work(images: Sequence[np.ndarray], input_size: int) -> list[tuple]:
     return [packed(result) for result in _network.predict(images, input_size)]
 
 
 class Processes:
-    """One network in each of several processes on this machine. A process that dies is replaced, and its batch done again."""
+    """One network in each of several processes on this machine."""
 
     def __init__(self, recipe: Recipe, workers: int, batch: int):
         self.batch, self.ahead = batch_size(recipe, batch), 2 * workers
-        self._recipe, self._workers = recipe, workers
-        self._pools = [self._start(place) for place in range(workers)]
-        self._turns = itertools.count()
-        self._lock = threading.Lock()
+        self._workers = Workers(workers, functools.partial(_begin, recipe))
 
     def submit(self, images: Sequence[np.ndarray], input_size: int) -> Future[list[Prediction | str]]:
         """See `Predictor`."""
         answer: Future[list[Prediction | str]] = Future()
-        self._try(answer, next(self._turns) % self._workers, images, input_size, 1)
+        self._workers.submit(_work, list(images), input_size).add_done_callback(lambda future: hand_over(future, answer))
         return answer
-
-    def _start(self, place: int) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")  # a fork would inherit locks of torch's threads
-        return ProcessPoolExecutor(1, context, start_worker, (self._recipe, place, self._workers))
-
-    def _try(self, answer: Future, place: int, images, input_size: int, attempt: int) -> None:
-        with self._lock:
-            pool = self._pools[place]
-            try:
-                future = pool.submit(work, images, input_size)
-            except BrokenProcessPool:
-                pool = self._pools[place] = self._start(place)
-                future = pool.submit(work, images, input_size)
-
-        def done(future: Future) -> None:
-            error = None if future.cancelled() else future.exception()
-            if isinstance(error, BrokenProcessPool) and attempt < _TRIES:
-                self._try(answer, place, images, input_size, attempt + 1)
-            elif future.cancelled() or error:
-                answer.set_exception(error or RuntimeError("the work was given up"))
-            else:
-                answer.set_result([unpacked(parts) for parts in future.result()])
-
-        future.add_done_callback(done)
 
     def close(self) -> None:
         """See `Predictor`."""
-        for pool in self._pools:
-            pool.shutdown(cancel_futures=True)
+        self._workers.close()

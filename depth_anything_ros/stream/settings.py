@@ -24,7 +24,7 @@ _ORDERED = (
     ("scan.min_height", "scan.max_height"),
     ("scan.min_range", "scan.max_range"),
 )
-_GROUPS = {row.name.split(".")[0] for row in TABLE} | {"camera", "qos_overrides"}
+RESERVED_NAMES = {row.name.split(".")[0] for row in TABLE} | {"camera", "qos_overrides"}
 
 
 class SettingsError(ValueError):
@@ -202,10 +202,10 @@ def _cameras(names: list[str], of_camera: Callable[[str], dict[str, object]]) ->
         raise SettingsError(f"cameras is {names}, expected one name or more, each once")
     result = {}
     for name in names:
-        if name and (not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) or name in _GROUPS) or not name and len(names) > 1:
+        if name and (not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) or name in RESERVED_NAMES) or not name and len(names) > 1:
             raise SettingsError(
                 f"'{name}' in cameras is no camera's name: expected letters, digits and underscores, and none of "
-                f"{', '.join(sorted(_GROUPS))}"
+                f"{', '.join(sorted(RESERVED_NAMES))}"
             )
         values = of_camera(name)
         values["rectify"] = str(values["rectify"]).lower()
