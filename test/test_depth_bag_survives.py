@@ -17,6 +17,8 @@ from bags import DEPTH, IMAGE, QUICK, camera_messages, counts, digest, read_bag,
 from ros import picture
 
 from depth_anything_ros.depth_bag import main
+from depth_anything_ros.replay.messages import BagError
+from depth_anything_ros.replay.workers import Workers
 
 PARTS = ".state/[0-9]*.json"  # of parts that are finished
 STATEFUL = ("-p", "stabilizer.enabled:=true")
@@ -176,6 +178,50 @@ def test_two_processes_say_what_one_says_even_if_one_of_them_dies(bag, tmp_path)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 0, said
     assert digest(tmp_path / "many" / "out") == digest(tmp_path / "one" / "out")
+
+
+@pytest.fixture
+def workers():
+    it = Workers(2, print)
+    yield it
+    it.close()
+
+
+def test_work_that_kills_its_worker_is_given_up_and_costs_the_others_nothing(workers):
+    pids = {workers.submit(os.getpid).result(30) for _ in range(2)}
+    assert os.getpid() not in pids
+    deadly, others = workers.submit(os._exit, 9), [workers.submit(divmod, k, 7) for k in range(20)]
+    assert [other.result(30) for other in others] == [divmod(k, 7) for k in range(20)]
+    with pytest.raises(BagError, match="died 3 times"):
+        deadly.result(60)
+    with pytest.raises(ZeroDivisionError):
+        workers.submit(divmod, 1, 0).result(30)
+    assert workers.submit(len, "four").result(30) == 4
+
+
+def test_closing_does_not_wait_for_long_work(workers):
+    workers.submit(os.getpid).result(30)
+    busy, begin = workers.submit(time.sleep, 100), time.monotonic()
+    time.sleep(0.2)
+    workers.close()
+    assert time.monotonic() - begin < 20
+    with pytest.raises(BagError):
+        busy.result(1)
+
+
+def test_workers_end_with_the_process_that_they_work_for():
+    script = "import os, time; from depth_anything_ros.replay.workers import Workers; w = Workers(1, print);"
+    script += "print(w.submit(os.getpid).result(), flush=True); w.submit(time.sleep, 100).result()"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    lines = [process.stdout.readline() for _ in range(2)]  # what `print` was told, and the answer
+    pid = int(lines[1])
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    end = time.monotonic() + 20
+    while os.path.exists(f"/proc/{pid}") and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_several_bags_go_into_a_folder_a_bag_to_each_worker(bag, tmp_path):
