@@ -117,7 +117,7 @@ def test_a_bag_that_was_cut_off_is_read_as_far_as_it_goes(storage, tmp_path, cap
     whole = write_bag(tmp_path / "whole", camera_messages(20, width=320, height=240), storage)
     (file,) = (path for path in whole.iterdir() if path.name != "metadata.yaml")
     known, chance, some = read_bag(whole), random.Random(11), 0
-    for number in range(20):
+    for number in range(12):
         cut, out = tmp_path / f"cut{number}", tmp_path / f"out{number}"
         shutil.copytree(whole, cut)
         with (cut / file.name).open("r+b") as shortened:
@@ -135,7 +135,7 @@ def test_a_bag_that_was_cut_off_is_read_as_far_as_it_goes(storage, tmp_path, cap
         assert all(each in rest for each in kept)  # nothing is invented, and nothing comes out of its turn
         assert counts(out)[DEPTH] == counts(out)[IMAGE]
         some += bool(kept)
-    assert some >= 5
+    assert some >= 4
 
 
 def test_a_full_disk_is_said_and_costs_nothing(bag, forker, tmp_path):
