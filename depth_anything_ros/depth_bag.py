@@ -7,7 +7,9 @@ import argparse
 import functools
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
+from difflib import get_close_matches
 from pathlib import Path
 
 from tqdm import tqdm
@@ -18,9 +20,10 @@ from .replay.bag_input import BagInput
 from .replay.convert import Conversion
 from .replay.messages import BagError
 from .replay.parameters import preset_file, read_assignment, read_file
-from .replay.parts import Progress
+from .replay.parts import Progress, check_free
 from .replay.plan import Plan, Request, make_plan
 from .replay.predictors import Here, Predictor, Processes, Recipe
+from .stream.table import CAMERA_TABLE, TABLE
 
 INCOMPLETE = 3  # exit code: some images got no depth
 _SAID = (BagError, ModelError, ValueError, InferenceError, OSError)  # what a user can do something about
@@ -73,8 +76,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.every < 1 or options.batch < 0 or options.workers < 0:
-        raise ValueError("--every, --batch and --workers take positive numbers")
+    for name, least in (("every", 1), ("batch", 0), ("workers", 0), ("split_size", 1)):
+        if getattr(options, name) < least:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}, expected {least} at least")
+    for path, ending in ((options.preview, ".mp4"), (options.report, ".html")):
+        if path and (path.suffix != ending or not path.absolute().parent.is_dir()):
+            raise ValueError(f"'{path}' cannot be written: expected a name that ends in {ending}, in a folder that is there")
     request = _request(options)
     if len(options.input) == 1:
         return _convert(options.input[0], options.output, request, options)
@@ -83,6 +90,8 @@ def _run(options: argparse.Namespace) -> int:
     places = {path: options.output / (path.stem if path.is_file() else path.absolute().name) for path in options.input}
     if len(set(places.values())) < len(options.input):
         raise ValueError(f"several inputs would become one bag: {', '.join(map(str, sorted(places.values())))}")
+    if options.output.is_file() or (options.output / "metadata.yaml").exists():
+        raise ValueError(f"'{options.output}' is a bag: for several inputs, the last name is that of a folder for the new bags")
     options.output.mkdir(parents=True, exist_ok=True)
     if 0 < options.workers <= len(places) or options.ray is not None and not len(places) < options.workers:
         return _spread(places, request, options)
@@ -122,6 +131,11 @@ def _convert(path: Path, output: Path, request: Request, options: argparse.Names
     """One bag."""
     plan = make_plan(BagInput(path), request)
     _shown(plan, options)
+    _check_names(plan.unknown, [text.partition(":=")[0] for text in options.param])
+    if output.resolve() == path.resolve():
+        raise BagError(f"'{output}' is the input: choose another name for the output")
+    if not options.resume:
+        check_free(output, resume=False)
     network = plan.settings.network
     licence = MODELS[network.model].licence(network.encoder)
     _say(f"{path} -> {output}: {', '.join(topics.image for topics in plan.cameras.values())}")
@@ -145,6 +159,14 @@ def _convert(path: Path, output: Path, request: Request, options: argparse.Names
     return 0 if done.with_depth == done.images else INCOMPLETE
 
 
+def _check_names(unknown: Sequence[str], asked: Sequence[str]) -> None:
+    """Raise a ValueError if a parameter of the command line is none; one of a file may be for another node."""
+    for name in unknown:
+        if name in asked:
+            alike = get_close_matches(name, [row.name for row in TABLE] + [f"camera.{row.name}" for row in CAMERA_TABLE])
+            raise ValueError(f"there is no parameter {name}" + (f": did you mean {' or '.join(alike)}?" if alike else ""))
+
+
 def _predictor(plan: Plan, options: argparse.Namespace) -> Predictor:
     recipe = Recipe.of(plan.settings)
     if options.ray is not None:
@@ -161,7 +183,8 @@ def _advance(bar: tqdm, images: int, before: int) -> None:
 
 def _summarise(done: Progress, output: Path, rate: float) -> None:
     size = sum(path.stat().st_size for path in output.iterdir()) / (1 << 20)
-    _say(f"{output}: {done.with_depth} of {done.images} images have depth; {size:.1f} MiB; {rate:.2f} frames/s")
+    how = f"{rate:.2f} frames/s" if rate else "complete already"
+    _say(f"{output}: {done.with_depth} of {done.images} images have depth; {size:.1f} MiB; {how}")
     for what, (count, first) in sorted(done.problems.items()):
         _say(f"warning: {what} ({count} times): {first}")
 
@@ -187,7 +210,7 @@ def _look(plan: Plan, output: Path, done: Progress, options: argparse.Namespace)
     from .replay.report import write_report
 
     shown, made = _shown(plan, options), BagInput(output)
-    images = plan.bag if options.only_depth else made
+    images = plan.bag.between(plan.start_ns, plan.end_ns) if options.only_depth else made
     pairs = [
         Pair(name, topics.image, plan.topic(name, shown), shown == "depth/relative") for name, topics in plan.cameras.items()
     ]

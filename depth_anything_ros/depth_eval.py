@@ -93,6 +93,8 @@ def _check(options: argparse.Namespace) -> None:
         if not file.absolute().parent.is_dir():
             raise ValueError(f"there is no folder '{file.absolute().parent}' to write {file.name} into")
     if options.plot:
+        if options.plot.suffix not in (".png", ".pdf", ".svg"):
+            raise ValueError(f"--plot is '{options.plot}', expected a name that ends in .png, .pdf or .svg")
         try:
             import matplotlib  # noqa: F401
         except ImportError as error:

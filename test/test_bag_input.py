@@ -194,7 +194,10 @@ def test_of_several_bags_a_bad_one_costs_the_others_nothing_and_finished_ones_ar
     assert main([words[0], *words[2:], "--resume"]) == 0
     assert {path.stat().st_mtime_ns for path in (tmp_path / "out" / "one").glob("*.mcap")} <= set(times.values())
     assert counts(tmp_path / "out" / "two")[DEPTH] == 2 and not (tmp_path / "out" / "one.partial").exists()
-    assert main([*words[:1], words[0], words[3], *QUICK]) == 2
+    assert main([words[0], words[2], str(tmp_path / "out" / "one"), *QUICK]) == 2  # the folder was forgotten
+    assert "is a bag: for several inputs" in capsys.readouterr().err
+    assert main([words[0], words[0], *QUICK]) == 2
+    assert "is the input" in capsys.readouterr().err
     assert main([words[0], words[2], words[3], *QUICK]) == 2
     assert "exists already" in capsys.readouterr().err
 

@@ -330,7 +330,11 @@ def test_a_parameter_file_means_what_it_means_to_the_node(tmp_path):
         (["--start", "100"], "the bag is 1.1 s long"),
         (["--preset", "nothing"], "no preset 'nothing'; there are: "),
         (["--params-file", "/nothing.yaml"], "cannot be read"),
-        (["--every", "0"], "take positive numbers"),
+        (["-p", "modle:=demo"], "there is no parameter modle: did you mean model?"),
+        (["-p", "camrea.rotation:=180"], "there is no parameter camrea.rotation: did you mean camera.rotation"),
+        (["--start", "4", "--end", "2"], "--end 2 is not after --start 4"),
+        (["--preview", "film.avi"], "expected a name that ends in .mp4"),
+        (["--every", "0"], "--every is 0, expected 1 at least"),
     ],
 )
 def test_bad_usage_is_said_before_anything_is_written(words, said, bag, tmp_path, capsys):

@@ -138,6 +138,19 @@ def test_a_bag_that_was_cut_off_is_read_as_far_as_it_goes(storage, tmp_path, cap
     assert some >= 4
 
 
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_an_interrupt_ends_it_with_a_word_on_how_to_go_on(storage, bag, forker, tmp_path):
+    words = [*QUICK, "--split-size", "100k", "--storage", storage]
+    pid = forker.start(bag, tmp_path / "out", *words)
+    forker.wait_for_part(tmp_path / "out.partial", pid)
+    os.kill(pid, signal.SIGINT)
+    assert forker.wait() == 1, forker.log.read_text()
+    assert forker.log.read_text().endswith("interrupted; the same command with --resume goes on\n")
+    assert "Traceback" not in forker.log.read_text()
+    assert main([str(bag), str(tmp_path / "out"), *words, "--resume"]) == 0
+    assert counts(tmp_path / "out")[DEPTH] == 60
+
+
 def test_a_full_disk_is_said_and_costs_nothing(bag, forker, tmp_path):
     before = digest(bag)
     forker.start(bag, tmp_path / "out", *QUICK, "--topics", "depth/image,depth/points", file_size=400_000)

@@ -60,6 +60,7 @@ class BagInput:
         self.counts: dict[str, int] = {}
         self.start_ns, self.end_ns = _FOREVER, 0
         self._damaged: set[Path] = set()
+        self._from_ns, self._to_ns = 0, _FOREVER
         self._converted: tempfile.TemporaryDirectory | None = None  # of a ROS 1 bag; goes with us
         folder = self._from_ros1() if self.path.suffix == ".bag" else self.path
         self._files = self._files_of(folder)
@@ -77,6 +78,7 @@ class BagInput:
         Args:
             topics: names; None: all.
         """
+        start_ns, end_ns = max(start_ns, self._from_ns), min(end_ns, self._to_ns)
         for file in self._files:
             with self._plain_file(file) as path:
                 if path is None:

@@ -17,7 +17,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -68,12 +68,7 @@ class PartialBag:
         self.output, self.folder = output, output.with_name(f"{output.name}.partial")
         self._state = self.folder / ".state"
         self._storage, self._compressed, self._fingerprint = storage, compressed, fingerprint
-        if output.exists():
-            raise BagError(f"'{output}' exists already: choose another name, or delete it")
-        if self.folder.exists() and not resume:
-            raise BagError(
-                f"'{self.folder}' is what an interrupted run has left: go on with --resume, or delete it to begin anew"
-            )
+        check_free(output, resume)
         self.progress, self.memory, self._count = Progress(), b"", 0
         self._writer: Writer | None = None
 
@@ -94,8 +89,6 @@ class PartialBag:
         return self
 
     def __exit__(self, *exception) -> None:
-        if self._writer:
-            self._writer.abort()
         self._lock.close()
         if not self._count:  # nothing is finished that could be gone on with
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -159,6 +152,12 @@ class PartialBag:
             _write_whole(self._said(self._count), json.dumps(state).encode())
         self.progress, self.memory, self._count = progress, memory, self._count + 1
 
+    def abandon(self) -> None:
+        """Let go of a part that is not finished; on the thread that opened it, as SQLite wants it."""
+        if self._writer:
+            with suppress(Exception):
+                self._writer.abort()
+
     def finish(self) -> None:
         """Make the parts one bag, and give it its name."""
         whole = self.folder / self.output.name
@@ -187,6 +186,15 @@ class PartialBag:
                 f"cannot write '{self.folder}': {what}. The input is as it was, and finished parts are kept: "
                 f"{'make room, then ' if full else ''}go on with --resume"
             ) from error
+
+
+def check_free(output: Path, resume: bool) -> None:
+    """Raise a BagError if the output is there already, or work on it that is not to be gone on with."""
+    if output.exists():
+        raise BagError(f"'{output}' exists already: choose another name for the output")
+    folder = output.with_name(f"{output.name}.partial")
+    if folder.exists() and not resume:
+        raise BagError(f"'{folder}' is what an interrupted run has left: go on with --resume, or delete it to begin anew")
 
 
 def finished(output: Path, fingerprint: str) -> Progress | None:
@@ -246,6 +254,7 @@ class Behind:
                 self._error = error
             if action == "write":
                 self._room.give(len(arguments[0].cdr))
+        self._bag.abandon()
 
 
 def _merged(parts: list[dict]) -> dict:

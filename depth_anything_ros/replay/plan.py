@@ -123,9 +123,10 @@ def make_plan(bag: BagInput, request: Request) -> Plan:
     settings, unknown = settings_from(request.values, cameras)
     start_ns = bag.start_ns + round(request.start * 1e9)
     end_ns = bag.start_ns + round(request.end * 1e9) if request.end else bag.end_ns + 1
-    if start_ns >= end_ns:
-        seconds = (bag.end_ns - bag.start_ns) / 1e9
-        raise BagError(f"there is nothing between {request.start:g} and {request.end:g} s: the bag is {seconds:.1f} s long")
+    if request.end and request.end <= request.start:
+        raise BagError(f"--end {request.end:g} is not after --start {request.start:g}")
+    if start_ns > bag.end_ns:
+        raise BagError(f"nothing begins at {request.start:g} s: the bag is {(bag.end_ns - bag.start_ns) / 1e9:.1f} s long")
     metres = MODELS[settings.network.model].kind == METRIC or settings.refine.scale.source != "none"
     usual = ["depth/image" if metres else "depth/relative", "depth/camera_info"]
     usual += ["depth/scale"] if settings.refine.scale.source != "none" else []

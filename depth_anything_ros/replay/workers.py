@@ -9,6 +9,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from multiprocessing.connection import Connection, wait
@@ -18,6 +19,7 @@ import torch
 from .messages import BagError
 
 TRIES = 3
+_GRACE = 2.0  # seconds
 _CONTEXT = multiprocessing.get_context("spawn")  # a fork would inherit locks of torch's threads
 
 
@@ -48,10 +50,14 @@ class Workers:
         """End the processes, whatever they are doing."""
         with self._lock:
             self._closing = True
-            for process in self._processes.values():
-                process.terminate()
         for _ in self._threads:
             self._work.put(None)
+        end = time.monotonic() + _GRACE  # those that have nothing to do end by themselves, and tidily
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        for process in self._processes.values():
+            process.join(max(0.0, end - time.monotonic()))
+            process.terminate()
         for thread in self._threads:
             thread.join()
 
