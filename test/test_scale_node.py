@@ -185,15 +185,16 @@ def test_a_laser_scan_serves(camera):
 def test_a_depth_image_serves(camera):
     relative = relative_of(camera)
     a, b = chosen_scale(relative)
-    header = now()
-    header.frame_id = FRAME
     metres = (1 / (a * relative + b)).astype(np.float32)
     metres[:40] = np.nan
-    image = Image(header=header, height=240, width=320, encoding="32FC1", step=1280)
-    image.data.frombytes(metres.tobytes())
     publisher = camera.node.create_publisher(Image, "/sensor/points", 5)
     infos = camera.node.create_publisher(CameraInfo, "/sensor/camera_info", 5)
     camera.wait(lambda: publisher.get_subscription_count() > 0 and infos.get_subscription_count() > 0, "readers of depth")
+    camera.spin(0.5)  # the readers follow the publishers' reliability
+    header = now()
+    header.frame_id = FRAME
+    image = Image(header=header, height=240, width=320, encoding="32FC1", step=1280)
+    image.data.frombytes(metres.tobytes())
     infos.publish(camera_info(header, 320, 240))
     camera.spin(0.1)
     publisher.publish(image)
