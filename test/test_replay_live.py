@@ -201,7 +201,7 @@ def test_a_bag_that_cannot_be_played_ends_it_in_words(here, bag, tmp_path, capfd
         ((f"bag:={bag}", "start:=7"), "start is 7, but"),
         ((f"bag:={bag}", "rate:=0.0"), "rate is 0.0, expected a number of more than 0"),
         ((f"bag:={bag}", "pace:=fast"), "pace is 'fast', expected node or time"),
-        ((f"bag:={bag}", "patience:=0.3"), "waited 0.3 s in vain: /diagnostics tell of no depth node"),
+        ((f"bag:={bag}", "patience:=0.3", "depth_namespace:=nobody"), "waited 0.3 s in vain: /diagnostics tell of no depth"),
     ):
         assert here(*words) == 1
         said = [line for line in capfd.readouterr().err.splitlines() if "[ERROR]" in line]
