@@ -196,6 +196,15 @@ def test_depth_that_is_in_the_bag_already_is_replaced(bag, tmp_path):
     assert sorted(read_bag(tmp_path / "again")) == sorted(read_bag(tmp_path / "once"))
 
 
+def test_film_and_report_of_a_part_show_that_part(bag, tmp_path):
+    film, report = tmp_path / "film.mp4", tmp_path / "report.html"
+    words = ["--only-depth", "--start", "0.15", "--end", "0.75", "--preview", str(film), "--report", str(report)]
+    assert main([str(bag), str(tmp_path / "out"), *QUICK, *words]) == 0
+    assert counts(tmp_path / "out")[DEPTH] == 6  # of the 12 images, 0.1 s apart
+    assert int(cv2.VideoCapture(str(film)).get(cv2.CAP_PROP_FRAME_COUNT)) == 6
+    assert "6 of 6" in report.read_text()
+
+
 def test_large_bags_go_on_in_further_files(bag, tmp_path):
     assert main([str(bag), str(tmp_path / "whole"), *QUICK]) == 0
     assert main([str(bag), str(tmp_path / "split"), *QUICK, "--split-size", "300k"]) == 0

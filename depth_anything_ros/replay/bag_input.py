@@ -6,6 +6,7 @@ The input is only ever opened for reading. What cannot be read is said in `damag
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 import sqlite3
@@ -72,6 +73,18 @@ class BagInput:
         if not self.topics:
             raise BagError("; ".join([f"nothing can be read of '{self.path}'", *self.damage]))
 
+    def share(self, start_ns: int, end_ns: int) -> float:
+        """Of the bag's time, what lies from `start_ns` on and before `end_ns`."""
+        inside = min(end_ns, self.end_ns + 1) - max(start_ns, self.start_ns)
+        return max(0, inside) / (self.end_ns + 1 - self.start_ns)
+
+    def between(self, start_ns: int, end_ns: int) -> BagInput:
+        """The same bag, as if nothing else were in it; how many messages there are is estimated."""
+        part = copy.copy(self)
+        part._from_ns, part._to_ns = start_ns, end_ns
+        part.counts = {name: round(self.share(start_ns, end_ns) * count) for name, count in self.counts.items()}
+        return part
+
     def messages(self, start_ns: int = 0, end_ns: int = _FOREVER, topics: Collection[str] | None = None) -> Iterator[Recorded]:
         """The messages recorded from `start_ns` on and before `end_ns`, file by file, by time.
 
@@ -81,8 +94,6 @@ class BagInput:
         start_ns, end_ns = max(start_ns, self._from_ns), min(end_ns, self._to_ns)
         for file in self._files:
             with self._plain_file(file) as path:
-                if path is None:
-                    continue
                 last = start_ns - 1
                 if file not in self._damaged:
                     try:
@@ -113,8 +124,6 @@ class BagInput:
     def _look_at(self, file: Path) -> None:
         """Take in what a file says of its topics and times."""
         with self._plain_file(file) as path:
-            if path is None:
-                return
             try:
                 with Reader(path) as reader:
                     for each in reader.connections:
@@ -135,9 +144,8 @@ class BagInput:
                 self._count(topic, 1)
                 self._span(recorded.time_ns, recorded.time_ns)
                 found, end_ns = found + 1, recorded.time_ns
-            self._note(
-                file, f"{problem}; {found} messages can be read" + (f", the last of {end_ns / 1e9:.3f} s" if found else "")
-            )
+            last = f", the last of second {(end_ns - self.start_ns) / 1e9:.3f} of the bag" if found else ""
+            self._note(file, f"cut off or damaged ({problem.rstrip('.')}): {found} messages can be read{last}")
 
     def _count(self, topic: Topic, messages: int) -> None:
         if self.topics.setdefault(topic.name, topic).type == topic.type:
@@ -178,7 +186,7 @@ class BagInput:
         return found
 
     @contextmanager
-    def _plain_file(self, file: Path) -> Iterator[Path | None]:
+    def _plain_file(self, file: Path) -> Iterator[Path]:
         """The file itself; or a temporary one, if it is compressed as a whole, or SQLite was killed while it wrote."""
         if file.suffix != ".zstd":
             left = [file.with_name(file.name + ending) for ending in ("-wal", "-journal")]

@@ -80,10 +80,8 @@ class Plan:
     @property
     def images(self) -> int:
         """About how many images there are to be worked on."""
-        whole = max(1, self.bag.end_ns + 1 - self.bag.start_ns)
-        share = (min(self.end_ns, self.bag.end_ns + 1) - max(self.start_ns, self.bag.start_ns)) / whole
         counts = sum(self.bag.counts.get(camera.image, 0) for camera in self.cameras.values())
-        return max(0, round(counts * share / self.request.every))
+        return round(counts * self.bag.share(self.start_ns, self.end_ns) / self.request.every)
 
     def topic(self, camera: str, output: str) -> str:
         """The full name of an output."""
