@@ -14,11 +14,11 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from ..geometry import CameraError
 from ..inference import DepthEstimator, ImageError, InferenceError, Prediction, normalize_exposure
 from ..messages.bridge import ImageDecoder
-from ..messages.cdr import ImageHeader, MessageError, read_compressed_image
-from ..messages.images import compressed_to_rgb
+from ..messages.cdr import ImageHeader, MessageError
 from ..outputs import Outputs
+from ..stream.image import decode
 from ..stream.settings import Settings
-from ..stream.topics import LACKS
+from ..stream.topics import explained
 from .camera_input import Arrival
 from .mailbox import Mailbox
 from .network_slot import NetworkSlot, Running
@@ -162,22 +162,14 @@ class Worker:
         unserved = stream.publications.publish(wanted, image.header, outputs, image.info, stream.statistics.spent)
         stream.statistics.departed(time.monotonic() - job.arrival.time, stream.network_seconds)
         for need, topics in unserved.items():
-            kind, text = LACKS[need]
-            if need == "camera" and image.problem:
-                kind, text = image.problem
-            elif need in ("mount", "scan mount"):
-                text = missing
+            kind, text = explained(need, image.problem, missing)
             self._report(stream, kind, f"{text}; without it there is no {' and no '.join(sorted(topics))}")
         scale = stream.refined.scale
         if scale and not scale.valid:
             self._report(stream, "no scale", f"no metres: {scale.problem}")
 
     def _decode(self, arrival: Arrival) -> tuple[ImageHeader, np.ndarray]:
-        if arrival.compressed:
-            image = read_compressed_image(arrival.cdr)
-            return image.header, compressed_to_rgb(image)
-        image, rgb = self._decode_image(arrival.cdr)
-        return image.header, rgb
+        return decode(arrival.cdr, arrival.compressed, self._decode_image)
 
     @contextmanager
     def _guarded(self, stream: CameraStream) -> Iterator[None]:

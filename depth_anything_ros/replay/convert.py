@@ -24,7 +24,7 @@ from ..inference import Prediction
 from ..messages.bridge import ImageDecoder, choose_decoder
 from ..outputs import Outputs
 from ..pipeline import Refined, Refiner
-from ..stream.topics import LACKS, OUTPUT_TYPES, lacks_of, make_message
+from ..stream.topics import LACKS, OUTPUT_TYPES, explained, lacks_of, make_message
 from .frames import Ahead, Frames, Item, Job, submitted
 from .messages import BagError, Recorded, Topic, to_cdr, type_name
 from .parts import Behind, PartialBag, Progress, finished
@@ -103,7 +103,7 @@ class Conversion:
         behind.do("open_part", topics)
         size, since = 0, self._images
         room = Room(_AHEAD, 3 * self._predictor.batch * (self._predictor.ahead + 2))  # an image seldom comes alone
-        with Ahead(submitted(frames.items(), plan, self._predictor), lambda item: item.size, room) as items:
+        with Ahead(submitted(frames.items(), self._predictor), lambda item: item.size, room) as items:
             for item in items:
                 if size > plan.request.split_bytes or self._images - since >= _CUT_IMAGES:
                     behind.do("close_part", self._progress(done), pickle.dumps(self._memory))
@@ -169,16 +169,15 @@ class Conversion:
         return made
 
     def _lack(self, lacks: set[str], job: Job, refined: Refined, output: str) -> tuple[str, str]:
-        need = next((need for need in LACKS if need in lacks), next(iter(lacks)))
-        kind, text = LACKS.get(need, ("no metres", "the network gives none"))
-        if need == "camera" and job.image.problem:
-            kind, text = job.image.problem
-        elif need in ("mount", "scan mount"):
-            text = job.missing
-        elif need == "metres" and refined.scale:
-            kind, text = "no scale", refined.scale.problem
-        elif need == "relative":
+        need = next((need for need in LACKS if need in lacks), "")
+        if need:
+            kind, text = explained(need, job.image.problem, job.missing)
+        elif "relative" in lacks:
             kind, text = "no inverse depth", "the network says metres"
+        elif refined.scale:
+            kind, text = "no scale", refined.scale.problem
+        else:
+            kind, text = "no metres", "the network gives none"
         return kind, f"{text}; without it there is no {output}"
 
     def _note(self, camera: str, kind: str, text: str) -> None:

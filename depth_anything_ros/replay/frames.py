@@ -13,13 +13,12 @@ from typing import Generic, TypeVar
 from ..geometry import CameraError
 from ..inference import ImageError, Prediction
 from ..messages.bridge import ImageDecoder
-from ..messages.cdr import MessageError, read_compressed_image
-from ..messages.images import compressed_to_rgb
+from ..messages.cdr import MessageError
 from ..pipeline import Side
-from ..stream.image import PreparedImage, prepare_image
+from ..stream.image import PreparedImage, decode, prepare_image
 from ..stream.network import input_of
 from ..stream.side import side_of
-from .feed import CameraTopics, Context, looked_ahead
+from .feed import Context, looked_ahead
 from .messages import Recorded
 from .plan import Plan
 from .predictors import Predictor
@@ -34,12 +33,14 @@ class Job:
     """An image that is to get depth.
 
     Attributes:
+        shape: what the images of a batch have in common: the camera's own input size (0: none), and the network's input.
         missing: which transform is missing, in words.
         answer: of the batch that the image is in; its own is the `place`-th.
     """
 
     camera: str
     image: PreparedImage
+    shape: tuple[int, tuple[int, int]]
     side: Side
     missing: str
     answer: Future[list[Prediction | str]] = field(default_factory=Future)
@@ -102,36 +103,30 @@ class Frames:
     def _item(self, recorded: Recorded, name: str) -> Item:
         plan, topics = self._plan, self._plan.cameras[name]
         try:
-            header, rgb = self._decoded(recorded, topics)
+            header, rgb = decode(recorded.cdr, topics.compressed, self._decode)
             info = self.context.info_at(topics, header.stamp_ns)
             image = prepare_image(header, rgb, info, plan.settings.cameras[name], topics.image, topics.camera_info)
-            height, width = image.upright.shape[:2]
-            input_of(plan.settings.network, width, height, plan.settings.cameras[name].input_size)
+            (height, width), input_size = image.upright.shape[:2], plan.settings.cameras[name].input_size
+            shape = input_size, input_of(plan.settings.network, width, height, input_size)
         except (MessageError, ImageError) as error:
             return Item(recorded, refused=(name, "bad image", str(error)))
         except CameraError as error:
             return Item(recorded, refused=(name, "no view", str(error)))
         stamp_ns, frame_id = header.stamp_ns, image.header.frame_id
         side, missing = side_of(stamp_ns, frame_id, plan.settings, plan.topics, self.context.lookup, self.context.sensor)
-        return Item(recorded, Job(name, image, side, missing))
-
-    def _decoded(self, recorded: Recorded, topics: CameraTopics):
-        if topics.compressed:
-            image = read_compressed_image(recorded.cdr)
-            return image.header, compressed_to_rgb(image)
-        image, rgb = self._decode(recorded.cdr)
-        return image.header, rgb
+        return Item(recorded, Job(name, image, shape, side, missing))
 
 
-def submitted(items: Iterator[Item], plan: Plan, predictor: Predictor) -> Iterator[Item]:
+def submitted(items: Iterator[Item], predictor: Predictor) -> Iterator[Item]:
     """The same items, their images given to the network in batches of one size of input."""
     waiting: list[Item] = []
-    key, jobs, size = None, [], 0
+    jobs: list[Job] = []
+    size = 0
 
     def send() -> list[Item]:
         nonlocal waiting, jobs, size
         if jobs:
-            answer = predictor.submit([job.image.upright for job in jobs], key[0])
+            answer = predictor.submit([job.image.upright for job in jobs], jobs[0].shape[0])
             for place, job in enumerate(jobs):
                 job.answer, job.place = answer, place
         sent, waiting, jobs, size = waiting, [], [], 0
@@ -139,12 +134,8 @@ def submitted(items: Iterator[Item], plan: Plan, predictor: Predictor) -> Iterat
 
     for item in items:
         if item.job:
-            height, width = item.job.image.upright.shape[:2]
-            input_size = plan.settings.cameras[item.job.camera].input_size
-            now = input_size, input_of(plan.settings.network, width, height, input_size)
-            if jobs and now != key:
+            if jobs and jobs[0].shape != item.job.shape:
                 yield from send()
-            key = now
             jobs.append(item.job)
         waiting.append(item)
         size += len(item.recorded.cdr)

@@ -18,6 +18,7 @@ import torch
 from ..geometry import AdaptiveRange, colorize
 from ..messages.cdr import MessageError, read_compressed_image, read_header, read_image
 from ..messages.images import compressed_to_rgb, image_to_rgb
+from ..messages.ranges import depth_pixels
 from ..outputs import ColorSettings
 from .bag_input import BagInput
 from .feed import COMPRESSED, IMAGE
@@ -27,7 +28,6 @@ _WAIT_NS = 5_000_000_000  # record time, after which a depth does not come any m
 _MOST_WAITING = 100  # images of a camera; the depth of a live node comes later than some of the next
 _MOST_EARLY = 32  # depths whose image was not recorded yet
 _MOST_PROBLEMS = 50  # different ones
-_DEPTHS = {"32FC1": (np.dtype(np.float32), 1.0), "16UC1": (np.dtype(np.uint16), 0.001)}  # REP-118
 _SAMPLES = 60  # depth images that a range is chosen from
 
 
@@ -206,18 +206,9 @@ def read_depth(pair: Pair, recorded: Recorded) -> np.ndarray:
     Raises:
         MessageError: no depth image, or less data than rows.
     """
-    image = read_image(recorded.cdr)
-    if image.encoding not in _DEPTHS:
-        raise MessageError(f"a depth image of encoding '{image.encoding}', expected one of {', '.join(_DEPTHS)}")
-    kind, unit = _DEPTHS[image.encoding]
-    height, row = image.height, image.width * kind.itemsize
-    if not row or not height or image.step < row or image.data.size < image.step * height:
-        size = f"{image.width}x{height} depth image with step {image.step}"
-        raise MessageError(f"a {size} in {image.data.size} bytes, expected {max(image.step, row) * height} bytes, and not 0")
-    rows = np.ascontiguousarray(image.data[: image.step * height].reshape(height, image.step)[:, :row])
-    depth = rows.view(kind.newbyteorder(">" if image.is_bigendian else "<")).astype(np.float32)
+    depth = depth_pixels(read_image(recorded.cdr))
     valid = np.isfinite(depth) if pair.relative else np.isfinite(depth) & (depth > 0)
-    return np.where(valid, depth * np.float32(unit), np.float32(np.nan))
+    return np.where(valid, depth, np.float32(np.nan))
 
 
 def choose_range(depths: BagInput, pairs: Sequence[Pair]) -> ColorSettings:

@@ -10,8 +10,10 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from ..geometry import Camera, CameraError, UncalibratedError, rotate
+from ..messages.bridge import ImageDecoder
 from ..messages.camera_info import View, info_of_camera, view_of
-from ..messages.cdr import ImageHeader
+from ..messages.cdr import ImageHeader, read_compressed_image
+from ..messages.images import compressed_to_rgb
 from ..messages.outgoing import ros_header
 from ..pipeline import Frame
 from .settings import CameraSettings
@@ -36,6 +38,19 @@ class PreparedImage:
     info: CameraInfo | None
     calibration: str
     problem: tuple[str, str] | None
+
+
+def decode(cdr: bytes, compressed: bool, of_raw: ImageDecoder) -> tuple[ImageHeader, np.ndarray]:
+    """The header and the pixels (H, W, 3) uint8 RGB of a serialised image, raw or compressed.
+
+    Raises:
+        MessageError: it cannot be read.
+    """
+    if compressed:
+        image = read_compressed_image(cdr)
+        return image.header, compressed_to_rgb(image)
+    image, rgb = of_raw(cdr)
+    return image.header, rgb
 
 
 def prepare_image(

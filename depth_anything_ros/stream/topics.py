@@ -95,6 +95,19 @@ def lacks_of(topic: str, outputs: Outputs, info: CameraInfo | None) -> set[str]:
     return needs_of(topic, outputs.settings) - have
 
 
+def explained(need: str, problem: tuple[str, str] | None, missing: str) -> tuple[str, str]:
+    """(kind of problem, text) of a need in `LACKS` that a frame does not meet.
+
+    Args:
+        problem: of the image's calibration.
+        missing: which transform is not there.
+    """
+    kind, text = LACKS[need]
+    if need == "camera" and problem:
+        return problem
+    return kind, missing if need in ("mount", "scan mount") else text
+
+
 def make_message(topic: str, header: Header, outputs: Outputs, info: CameraInfo | None, old: object = None) -> object:
     """A frame's message for a topic that lacks nothing.
 
