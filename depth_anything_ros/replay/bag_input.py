@@ -104,7 +104,8 @@ class BagInput:
                     except Exception as error:  # readers, codecs and SQLite have no common kind
                         self._note(file, f"after {last / 1e9:.3f} s: {_line(error)}")
                 for topic, recorded in salvage(path):
-                    asked = self.topics[topic.name].type == topic.type and (topics is None or topic.name in topics)
+                    known = self.topics.get(topic.name)  # None: it was left out when the file was looked at
+                    asked = known and known.type == topic.type and (topics is None or topic.name in topics)
                     if asked and last < recorded.time_ns < end_ns:
                         try:
                             yield replace(recorded, cdr=_unzipped(recorded.cdr))

@@ -63,7 +63,6 @@ class RayActors:
     def submit(self, images: Sequence[np.ndarray], input_size: int) -> Future[list[Prediction | str]]:
         """See `Predictor`."""
         answer: Future[list[Prediction | str]] = Future()
-
         next(self._turns).predict.remote(list(images), input_size).future().add_done_callback(
             lambda future: hand_over(future, answer)
         )
