@@ -125,11 +125,16 @@ class Bench:
         while time.monotonic() < end:
             self.executor.spin_once(timeout_sec=0.02)
 
-    def wait(self, condition, what, seconds=30.0):
+    def spin_until(self, condition, seconds):
+        """Whether it came true."""
         end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, f"waited {seconds} s in vain for: {what}; status {self.values} {self.message}"
+        while not (met := condition()) and time.monotonic() < end:
             self.executor.spin_once(timeout_sec=0.02)
+        return met
+
+    def wait(self, condition, what, seconds=30.0):
+        met = self.spin_until(condition, seconds)
+        assert met, f"waited {seconds} s in vain for: {what}; status {self.values} {self.message}"
 
     @property
     def values(self):
@@ -202,32 +207,48 @@ class Bench:
 
     # -- services -----------------------------------------------------------------------------------------------
 
-    def call(self, kind, name, request, seconds=30.0):
+    @contextlib.contextmanager
+    def client(self, kind, name):
         client = self.node.create_client(kind, name)
-        self.wait(client.service_is_ready, name)
-        future = client.call_async(request)
-        self.wait(future.done, f"answer of {name}", seconds)
-        self.node.destroy_client(client)
-        return future.result()
+        try:
+            self.wait(client.service_is_ready, name)
+            yield client
+        finally:
+            self.node.destroy_client(client)
+
+    def ask(self, kind, name, request, seconds=30.0, every=3.0):
+        """A question that may be asked again: a server that has not met our reader within 0.1 s drops its answer."""
+        with self.client(kind, name) as client:
+            futures = []
+            answer = lambda: next((future.result() for future in futures if future.done()), None)  # noqa: E731
+            while not answer():
+                assert len(futures) < seconds / every, f"waited {seconds} s in vain for: {name}; status {self.values}"
+                futures.append(client.call_async(request))
+                self.spin_until(answer, every)
+            return answer()
 
     def set_parameters(self, **values):
         """All at once, or none; returns (successful, reason)."""
         parameters = [Parameter(name.replace("__", "."), value=value).to_parameter_msg() for name, value in values.items()]
         request = SetParametersAtomically.Request(parameters=parameters)
-        result = self.call(SetParametersAtomically, "depth_node/set_parameters_atomically", request).result
+        result = self.ask(SetParametersAtomically, "depth_node/set_parameters_atomically", request).result
         return result.successful, result.reason
 
     def get_parameter(self, name):
-        values = self.call(GetParameters, "depth_node/get_parameters", GetParameters.Request(names=[name])).values[0]
+        values = self.ask(GetParameters, "depth_node/get_parameters", GetParameters.Request(names=[name])).values[0]
         return {1: values.bool_value, 2: values.integer_value, 3: values.double_value, 4: values.string_value}[values.type]
 
     def change_state(self, transition, seconds=30.0):
         request = ChangeState.Request()
         request.transition.id = transition
-        return self.call(ChangeState, "depth_node/change_state", request, seconds).success
+        with self.client(ChangeState, "depth_node/change_state") as client:
+            self.state()  # readers are met in the order in which they were made: now the answer cannot be lost
+            future = client.call_async(request)
+            self.wait(future.done, f"the answer to transition {transition}", seconds)
+            return future.result().success
 
     def state(self):
-        return self.call(GetState, "depth_node/get_state", GetState.Request()).current_state.label
+        return self.ask(GetState, "depth_node/get_state", GetState.Request()).current_state.label
 
     def close(self):
         self.executor.shutdown()
