@@ -82,6 +82,8 @@ setup(
             f"depth_bag = {NAME}.depth_bag:main",
             f"depth_eval = {NAME}.depth_eval:main",
             f"bag_player = {NAME}.node.bag_player:main",
+            f"depth_models = {NAME}.depth_models:main",
+            f"depth_finetune = {NAME}.depth_finetune:main",
             f"depth_export = {NAME}.depth_export:main",
             f"depth_benchmark = {NAME}.depth_benchmark:main",
         ]

@@ -22,7 +22,7 @@ import numpy as np
 from depth_anything_ros.command_line import add_network_options, image_size
 from depth_anything_ros.demo.sources import render_scenes
 from depth_anything_ros.depth_benchmark import random_weights
-from depth_anything_ros.models import default_encoder
+from depth_anything_ros.models import rows_of
 from depth_anything_ros.replay.bag_input import BagInput
 from depth_anything_ros.replay.convert import Conversion
 from depth_anything_ros.replay.plan import Request, make_plan
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _measure(options: argparse.Namespace, folder: Path) -> None:
-    encoder = options.encoder or default_encoder(options.model)
+    encoder = rows_of(options.model, options.encoder, options.checkpoint)[2]
     checkpoint = options.checkpoint or ("" if options.model == "demo" else str(random_weights(options.model, encoder, folder)))
     values = {"model": options.model, "encoder": encoder, "checkpoint": checkpoint, "allow_noncommercial": True}
     values |= {name: getattr(options, name) for name in ("input_size", "device", "backend", "precision")}

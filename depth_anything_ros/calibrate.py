@@ -17,7 +17,7 @@ import numpy as np
 from .command_line import add_network_options, chosen_estimator
 from .geometry import Camera, Fit, FitError, fit_inverse_depth, sample_grid
 from .inference import DepthEstimator, ImageError, InferenceError
-from .models import METRIC, MODELS, ModelError
+from .models import METRIC, ModelError
 
 _POINT = re.compile(r"(\d+),(\d+)=([0-9.]+)")
 
@@ -74,8 +74,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         photos = _measured(options.measured)
         estimator = chosen_estimator(options)
-        inverse, truth, focal = _pairs(photos, estimator, options.fov_deg)
-        relative = MODELS[options.model].kind != METRIC
+        inverse, truth, focal, relative = _pairs(photos, estimator, options.fov_deg)
         fit = fit_inverse_depth(inverse, truth, shift=relative)
         for said, metres in zip(1 / (fit.a * inverse + fit.b), 1 / truth):
             print(f"measured {metres:.3f} m, now {said:.3f} m ({said / metres - 1:+.1%})")
@@ -109,17 +108,20 @@ def _measured(words: list[str]) -> dict[str, list[tuple[int, int, float]]]:
     return photos
 
 
-def _pairs(photos: dict, estimator: DepthEstimator, fov_deg: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """The network's inverse depth and 1 / metres at every point, and the camera's focal length in short sides (0: unknown)."""
-    inverse, truth, focal = [], [], 0.0
+def _pairs(photos: dict, estimator: DepthEstimator, fov_deg: float) -> tuple[np.ndarray, np.ndarray, float, bool]:
+    """The network's inverse depth and 1 / metres at every point, the camera's focal length in short sides (0: unknown), and
+    whether the network's scale and shift are unknown.
+    """
+    inverse, truth, focal, relative = [], [], 0.0, False
     for photo, points in photos.items():
         bgr = cv2.imread(photo, cv2.IMREAD_COLOR)
         if bgr is None:
             raise ValueError(f"'{photo}' cannot be read as an image")
-        if fov_deg:
-            focal = Camera.from_fov(bgr.shape[1], bgr.shape[0], fov_deg).focal
-        prediction = estimator.predict(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
-        values = prediction.tensor if prediction.kind != METRIC else 1 / prediction.tensor
+        camera = Camera.from_fov(bgr.shape[1], bgr.shape[0], fov_deg) if fov_deg else None
+        focal = camera.focal if camera else 0.0
+        prediction = estimator.predict(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), camera and (camera.fx, camera.fy))
+        relative = prediction.kind != METRIC
+        values = prediction.tensor if relative else 1 / prediction.tensor
         pixels = np.array([point[:2] for point in points], np.float64)
         found = sample_grid(values, pixels, prediction.image_size, prediction.align_corners)
         if not np.isfinite(found).all():
@@ -128,7 +130,7 @@ def _pairs(photos: dict, estimator: DepthEstimator, fov_deg: float) -> tuple[np.
         truth += [1 / point[2] if point[2] > 0 else np.nan for point in points]
     if not np.isfinite(truth).all():
         raise FitError("a distance of 0 m, expected metres from the camera's lens along its axis")
-    return np.array(inverse), np.array(truth), focal
+    return np.array(inverse), np.array(truth), focal, relative
 
 
 if __name__ == "__main__":

@@ -7,15 +7,15 @@ import argparse
 import re
 
 from .inference import BACKENDS, PRECISIONS, DepthEstimator
-from .models import MODELS
+from .models import MODEL_NAMES
 
 
 def add_network_options(parser: argparse.ArgumentParser, model: str) -> None:
     """Give a command --model and all that goes with it; `model` is the default."""
-    parser.add_argument("--model", default=model, choices=MODELS, help="network (default: %(default)s)")
+    parser.add_argument("--model", default=model, choices=MODEL_NAMES, help="network (default: %(default)s)")
     parser.add_argument("--encoder", default="", help="vits, vitb, vitl, ... (default: the model's smallest)")
     parser.add_argument("--checkpoint", default="", help="file with weights (default: the published one, downloaded once)")
-    parser.add_argument("--input-size", type=int, default=0, help="short side in pixels, multiple of 14 (default: the model's)")
+    parser.add_argument("--input-size", type=int, default=0, help="pixels; short side for most models (default: the model's)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
     parser.add_argument("--backend", default="auto", choices=("auto", *BACKENDS))
     parser.add_argument("--precision", default="auto", choices=("auto", *PRECISIONS))

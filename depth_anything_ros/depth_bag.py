@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .inference import InferenceError, keep_large_buffers, make_deterministic
-from .models import MODELS, ModelError
+from .models import ModelError
 from .replay.bag_input import BagInput
 from .replay.convert import Conversion
 from .replay.messages import BagError
@@ -137,7 +137,7 @@ def _convert(path: Path, output: Path, request: Request, options: argparse.Names
     if not options.resume:
         check_free(output, resume=False)
     network = plan.settings.network
-    licence = MODELS[network.model].licence(network.encoder)
+    licence = plan.settings.model.licence(network.encoder)
     _say(f"{path} -> {output}: {', '.join(topics.image for topics in plan.cameras.values())}")
     _say(f"network {network.model}/{network.encoder}, licence of the weights: {licence}")
     for line in (*plan.bag.damage, *(f"no such parameter: {name}" for name in plan.unknown)):
@@ -168,7 +168,7 @@ def _check_names(unknown: Sequence[str], asked: Sequence[str]) -> None:
 
 
 def _predictor(plan: Plan, options: argparse.Namespace) -> Predictor:
-    recipe = Recipe.of(plan.settings)
+    recipe = Recipe.of(plan.settings, plan.topics)
     if options.ray is not None:
         from .replay.fleet import RayActors
 
@@ -222,7 +222,7 @@ def _look(plan: Plan, output: Path, done: Progress, options: argparse.Namespace)
         summary = {
             "input": str(plan.bag.path),
             "network": f"{network.model}/{network.encoder}",
-            "licence of the weights": MODELS[network.model].licence(network.encoder),
+            "licence of the weights": plan.settings.model.licence(network.encoder),
             "images with depth": f"{done.with_depth} of {done.images}",
             **{what: f"{count} times: {first}" for what, (count, first) in sorted(done.problems.items())},
             **({"not readable": "; ".join(plan.bag.damage)} if plan.bag.damage and images is made else {}),

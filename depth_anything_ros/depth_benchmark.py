@@ -26,7 +26,8 @@ from .benchmark.stages import Way
 from .command_line import add_network_options, chosen_estimator, image_size
 from .inference import DepthEstimator, ImageError, InferenceError
 from .inference.proof import Difference, difference
-from .models import METRIC, DepthNetwork, ModelError, default_encoder, lookup
+from .models import CUSTOM, METRIC, ModelError, build, lookup, rows_of
+from .models.zoo import DEPTH_ANYTHING, DEPTH_PRO
 
 _CONTRAST = 12.0  # of random weights' output; by itself it is flat
 
@@ -64,8 +65,8 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _measure(options: argparse.Namespace, width: int, height: int, folder: Path) -> dict:
-    options.encoder = options.encoder or default_encoder(options.model)
-    if not options.checkpoint and options.model != "demo":
+    options.encoder = rows_of(options.model, options.encoder, options.checkpoint)[2]
+    if not options.checkpoint and options.model not in ("demo", CUSTOM):
         options.checkpoint = str(random_weights(options.model, options.encoder, folder))
         options.allow_noncommercial = True
     estimator = chosen_estimator(options)
@@ -83,14 +84,15 @@ def _measure(options: argparse.Namespace, width: int, height: int, folder: Path)
         "refused": estimator.executor.refused,
     }
     peers = {"ours": way.whole}
+    published = estimator.network.model.architecture == DEPTH_ANYTHING and not estimator.network.encoder.timm
     if not options.no_peers:
         peers["torch_eager"] = torch_eager(estimator)
-        pipeline = transformers_pipeline(estimator, width, height)
+        pipeline = transformers_pipeline(estimator, width, height) if published else None
         peers |= {"transformers": pipeline} if pipeline else {}
     seconds: dict[str, list[float]] = defaultdict(list)
     best: list[float] = []
     stages = way.stages()
-    count = operations(estimator.encoder, *way.size)
+    count = operations(estimator.encoder, *way.size) if published else 0.0
     for _ in range(options.rounds):
         for name, run in peers.items():
             seconds[name] += times(lambda run=run: run(way.rgb), 1, device, warm_up=1)
@@ -152,8 +154,9 @@ def random_weights(model: str, encoder: str, folder: Path) -> Path:
     """A checkpoint of random weights with the published layout, whose output has about as many edges as a room's depth."""
     row, sizes = lookup(model, encoder)
     torch.manual_seed(0)
-    network = DepthNetwork(row, sizes, row.taps[encoder])
-    network.depth_head.scratch.output_conv2[2].weight.data *= _CONTRAST
+    network = build(row, sizes, row.taps[encoder])
+    if row.architecture != DEPTH_PRO:
+        network.depth_head.scratch.output_conv2[2].weight.data *= _CONTRAST
     path = folder / f"random_{encoder}.pth"
     torch.save(network.state_dict(), path)
     return path

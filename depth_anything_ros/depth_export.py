@@ -12,15 +12,26 @@ import torch
 from .command_line import add_network_options, chosen_estimator, image_size
 from .inference import PRECISIONS, ImageError
 from .inference.export import onnx_of
-from .models import METRIC, ModelError, lookup
-from .models.zoo import IMAGENET_MEAN, IMAGENET_STD
+from .models import CANONICAL, ModelError
+from .models.zoo import LONG_SIDE, SHORT_SIDE, SQUARE
+
+_OUTPUTS = {
+    "metric": "metres along the optical axis",
+    "relative": "inverse depth of unknown scale and shift",
+    "canonical": "inverse depth, 1 / metres once multiplied by the canonical focal length over the input's own",
+}
+_RESIZING = {
+    SHORT_SIDE: "bicubic, no antialiasing",
+    LONG_SIDE: "by area where it shrinks, else bicubic",
+    SQUARE: "bilinear, no antialiasing",
+}
 
 
 def main(args: list[str] | None = None) -> int:
     """Write the file; it says of itself what its numbers mean."""
     parser = argparse.ArgumentParser(
         prog="depth_export",
-        description="An ONNX file of a network for images of one size: image (1, 3, h, w) float32, ImageNet-normalised RGB -> "
+        description="An ONNX file of a network for images of one size: image (1, 3, h, w) float32, normalised RGB -> "
         "depth (1, h, w) float32. Weights keep their licence.",
     )
     parser.add_argument("output", type=Path, help="the .onnx file to write")
@@ -37,15 +48,16 @@ def main(args: list[str] | None = None) -> int:
         width, height = estimator.network_size(*options.image)
         precision = "fp32" if options.precision == "auto" else options.precision
         network = estimator.network if precision == "fp32" else estimator.network.lowered(PRECISIONS[precision])
-        row = lookup(estimator.model, estimator.encoder)[0]
+        row = network.model
         facts = {
             "network": estimator.name,
-            "output": "metres along the optical axis" if row.kind == METRIC else "inverse depth of unknown scale and shift",
+            "output": _OUTPUTS[row.kind],
             "licence": row.licence(estimator.encoder),
+            **({"canonical focal length": f"{row.canonical_focal or width:g} pixels"} if row.kind == CANONICAL else {}),
             "precision": precision,
-            "mean": ", ".join(map(str, IMAGENET_MEAN)),
-            "std": ", ".join(map(str, IMAGENET_STD)),
-            "resize": "bicubic, no antialiasing",
+            "mean": ", ".join(map(str, row.mean)),
+            "std": ", ".join(map(str, row.std)),
+            "resize": _RESIZING[row.resize],
         }
         options.output.write_bytes(onnx_of(network, height, width, facts))
     except ImportError as error:

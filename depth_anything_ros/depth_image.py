@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from .command_line import add_network_options, chosen_estimator
-from .geometry import COLORMAPS, AdaptiveRange
+from .geometry import COLORMAPS, AdaptiveRange, Camera
 from .inference import DepthEstimator, ImageError, InferenceError
-from .models import METRIC, ModelError, lookup
+from .models import METRIC, ModelError
 from .outputs import ColorSettings, Outputs, OutputSettings
 from .pipeline import DepthSettings, Frame, Refiner, RefineSettings, Side
 
@@ -27,6 +27,9 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="folder for the results (default: beside each photo)")
     add_network_options(parser, "v2_metric_indoor")
     parser.set_defaults(backend="torch")  # others compile longer than a photo takes
+    parser.add_argument(
+        "--fov-deg", type=float, default=0.0, help="horizontal field of view, for networks that make metres of it"
+    )
     parser.add_argument("--colormap", default="turbo", choices=COLORMAPS)
     options = parser.parse_args(args)
     try:
@@ -34,10 +37,8 @@ def main(args: list[str] | None = None) -> int:
     except (ModelError, ValueError) as error:
         print(f"depth_image: {error}", file=sys.stderr)
         return 2
-    row = lookup(estimator.model, estimator.encoder)[0]
-    print(
-        f"{estimator.model}/{estimator.encoder} on {estimator.device}, licence of the weights: {row.licence(estimator.encoder)}"
-    )
+    licence = estimator.network.model.licence(estimator.encoder)
+    print(f"{estimator.model}/{estimator.encoder} on {estimator.device}, licence of the weights: {licence}")
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)
     return max([_convert(path, options, estimator) for path in options.images])
@@ -51,7 +52,8 @@ def _convert(path: Path, options: argparse.Namespace, estimator: DepthEstimator)
         return 1
     rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
     try:
-        prediction = estimator.predict(rgb)
+        camera = Camera.from_fov(rgb.shape[1], rgb.shape[0], options.fov_deg) if options.fov_deg else None
+        prediction = estimator.predict(rgb, camera and (camera.fx, camera.fy))
     except (ImageError, InferenceError) as error:
         print(f"depth_image: '{path}': {error}", file=sys.stderr)
         return 1
@@ -65,6 +67,8 @@ def _convert(path: Path, options: argparse.Namespace, estimator: DepthEstimator)
     np.save(f"{stem}.npy", values)
     cv2.imwrite(f"{stem}.png", outputs.color)
     unit = " m" if prediction.kind == METRIC else " (inverse depth, no unit)"
+    if prediction.estimated:
+        print(f"{path}: focal length {prediction.focal[0]:.0f} pixels, the network's estimate")
     print(f"{path}: {values.min():.2f} to {values.max():.2f}{unit} -> {stem}.png, {stem.name}.npy")
     return 0
 

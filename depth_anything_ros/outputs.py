@@ -81,6 +81,8 @@ class Outputs:
             "scan mount": side.scan is not None,
             "confidence": self._prediction.confidence is not None,
             "scale": refined.scale is not None,
+            "features": self._prediction.features is not None,
+            "class token": self._prediction.features is not None and self._prediction.features.class_token is not None,
         }
         return {name for name, there in found.items() if there}
 
@@ -130,6 +132,25 @@ class Outputs:
         values = self._prediction.resized()
         low, high = self._relative_range.update(values)
         return colorize(values, high, low, color.colormap)
+
+    # -- features -----------------------------------------------------------------------------------------------
+
+    @property
+    def features(self) -> np.ndarray:
+        """(tokens, C) float32 of the network's encoder, row by row of the grid."""
+        tokens = self._prediction.features.tokens
+        return tokens.reshape(-1, tokens.shape[-1]).contiguous().cpu().numpy()
+
+    @property
+    def features_grid(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(width, height) in pixels of the network's input, and (columns, rows) of the grid that lies over it."""
+        rows, columns = self._prediction.features.tokens.shape[:2]
+        return self._prediction.features.input_size, (columns, rows)
+
+    @property
+    def class_token(self) -> np.ndarray:
+        """(C,) float32."""
+        return self._prediction.features.class_token.cpu().numpy()
 
     # -- points -------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from published import random_state_dict
 
 from depth_anything_ros.inference import DepthEstimator, ImageError, InferenceError, network_size, preprocess
 from depth_anything_ros.inference.preprocessing import resize_on_device
+from depth_anything_ros.models import MODELS
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_pixels_are_those_of_a_plain_opencv_computation(width, height):
     size = network_size(width, height, 518, 14)
     plain = cv2.resize(rgb / 255.0, size, interpolation=cv2.INTER_CUBIC)  # float64, as the reference does it
     plain = (plain - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    ours = preprocess([rgb], size, torch.device("cpu"))
+    ours = preprocess([rgb], size, torch.device("cpu"), MODELS["v2"])
     assert ours.dtype == torch.float32 and ours.is_contiguous() and ours.shape == (1, 3, size[1], size[0])
     np.testing.assert_allclose(ours[0].numpy(), plain.transpose(2, 0, 1), atol=5e-4)  # 0.03 grey levels
     elsewhere = resize_on_device(torch.from_numpy(rgb).permute(2, 0, 1), size)
@@ -70,7 +71,7 @@ def test_prediction_is_the_network_and_the_references_way_back(checkpoint, model
     prediction = estimator.predict(rgb)
     size = network_size(160, 120, 112, 14)
     with torch.inference_mode():
-        direct = estimator.network(preprocess([rgb], size, torch.device("cpu")))
+        direct = estimator.network(preprocess([rgb], size, torch.device("cpu"), MODELS["v2"]))
     assert prediction.kind == "relative"
     assert prediction.values.dtype == np.float32 and prediction.values.shape == (size[1], size[0])
     np.testing.assert_allclose(prediction.values, direct[0].numpy(), atol=1e-6)

@@ -90,8 +90,8 @@ def forward(network: DepthNetwork, images: torch.Tensor) -> torch.Tensor:
     """What the network would give, but the head too in half precision: a third faster, and good enough for gradients."""
     size = tuple(images.shape[-2:])
     with torch.autocast(images.device.type, torch.bfloat16):
-        values = network.depth_head(network.levels(images), size)
-    return torch.sigmoid(values.float()) * network.max_depth
+        values = network.depth_head(network.levels(images), size)[:, 0]
+    return torch.sigmoid(values.float()) * network.model.max_depth
 
 
 def loss_of(predicted: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
@@ -200,8 +200,8 @@ class Training:
 
     def run_stage(self, stage: Stage) -> None:
         """One stage from where it stands, with a report every few hundred steps."""
-        held_out = HeldOut(stage.width, stage.height, self.network.max_depth, self.device, self.args.held_out)
-        pool = ScenePool(stage, self.next_seed, self.network.max_depth, self.device)
+        held_out = HeldOut(stage.width, stage.height, self.network.model.max_depth, self.device, self.args.held_out)
+        pool = ScenePool(stage, self.next_seed, self.network.model.max_depth, self.device)
         for _ in range(4 * REUSE):
             pool.render(stage.batch // REUSE)
         optimiser = torch.optim.AdamW(self.network.parameters(), lr=stage.rate, weight_decay=0.02, betas=(0.9, 0.98))

@@ -24,7 +24,7 @@ def torch_eager(estimator: DepthEstimator) -> Peer:
     def run(rgb: np.ndarray) -> np.ndarray:
         size = estimator.network_size(rgb.shape[1], rgb.shape[0])
         pixels = cv2.resize(rgb / 255.0, size, interpolation=cv2.INTER_CUBIC)
-        pixels = ((pixels - IMAGENET_MEAN) / IMAGENET_STD).transpose(2, 0, 1).astype(np.float32)
+        pixels = ((pixels - network.model.mean) / network.model.std).transpose(2, 0, 1).astype(np.float32)
         with torch.inference_mode(), _plain(estimator.device):
             values = network(torch.from_numpy(np.ascontiguousarray(pixels))[None].to(estimator.device))
             return (

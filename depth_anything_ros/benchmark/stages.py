@@ -36,14 +36,14 @@ class Way:
         self.cdr = _serialized(self.rgb)
         self.refiner = Refiner()
         with torch.inference_mode():
-            self.batch = preprocess([self.rgb], self.size, estimator.device)
+            self.batch = preprocess([self.rgb], self.size, estimator.device, estimator.network.model)
             self.refined = self.refiner.refine(Frame(self.rgb, self.camera), self.prediction, _SETTINGS)
 
     def stages(self) -> dict[str, Callable[[], object]]:
         """Name -> what to time."""
         found: dict[str, Callable[[], object]] = {
             "decode": lambda: image_to_rgb(read_image(self.cdr)),
-            "preprocess": lambda: preprocess([self.rgb], self.size, self.estimator.device),
+            "preprocess": lambda: preprocess([self.rgb], self.size, self.estimator.device, self.estimator.network.model),
             "network": lambda: self.estimator.executor.run(self.batch),
             "upsample": lambda: self.prediction.resized(),
             "refine": lambda: self.refiner.refine(Frame(self.rgb, self.camera), self.prediction, _SETTINGS),

@@ -5,13 +5,15 @@ from .backends import BACKENDS, PRECISIONS, candidates
 from .determinism import make_deterministic
 from .estimator import DepthEstimator, InferenceError
 from .memory import keep_large_buffers, release_memory
-from .prediction import Prediction
+from .prediction import Features, Focal, Prediction
 from .preprocessing import ImageError, network_size, normalize_exposure, preprocess
 
 __all__ = [
     "BACKENDS",
     "PRECISIONS",
     "DepthEstimator",
+    "Features",
+    "Focal",
     "ImageError",
     "InferenceError",
     "Prediction",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..models import DepthNetwork, create_model, default_encoder, lookup
+from ..models import CANONICAL, METRIC, RELATIVE, DepthNetwork, Examination, create_model, input_unit, rows_of
 from .backends import candidates
 from .executor import Executor
-from .prediction import Prediction
+from .prediction import Features, Focal, Prediction
 from .preprocessing import ImageError, check_input_size, network_size, preprocess
+
+_NEAREST, _FARTHEST = 1e-4, 1e4  # metres, of canonical networks (Depth Pro's `infer`)
 
 
 class InferenceError(RuntimeError):
@@ -74,10 +77,9 @@ class DepthEstimator:
             ModelError: the model or its checkpoint cannot be used.
             ValueError: a device, precision, backend or input size that does not exist here.
         """
-        encoder = encoder or default_encoder(model)
-        row, encoder_row = lookup(model, encoder)
+        row, encoder_row, encoder = rows_of(model, encoder, checkpoint)
         input_size = input_size or row.input_size
-        check_input_size(input_size, encoder_row.patch)
+        check_input_size(input_size, input_unit(row, encoder_row))
         target = choose_device(device)
         choices = candidates(backend, precision, target)
         network = create_model(model, encoder, checkpoint, allow_noncommercial)
@@ -102,13 +104,14 @@ class DepthEstimator:
 
     def with_input_size(self, input_size: int, max_tokens: int | None = None) -> DepthEstimator:
         """The same network at another input size (0 = the model's own); nothing is loaded again."""
-        input_size = input_size or lookup(self.model, self.encoder)[0].input_size
+        input_size = input_size or self.network.model.input_size
         check_input_size(input_size, self.network.patch)
         return replace(self, input_size=input_size, max_tokens=self.max_tokens if max_tokens is None else max_tokens)
 
     def network_size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of the network's input for an image of this size."""
-        return network_size(width, height, self.input_size, self.network.patch, self.max_tokens)
+        resize = self.network.model.resize
+        return network_size(width, height, self.input_size, self.network.patch, self.max_tokens, resize)
 
     def prepare(self, width: int, height: int) -> None:
         """Do now what the first image of this size would have to wait for.
@@ -128,9 +131,9 @@ class DepthEstimator:
         """
         return self.executor.begin(self.network_size(width, height))
 
-    def predict(self, rgb: np.ndarray) -> Prediction:
-        """The prediction for one image, (H, W, 3) uint8 RGB."""
-        return self.predict_batch([rgb])[0]
+    def predict(self, rgb: np.ndarray, focal: Focal | None = None) -> Prediction:
+        """The prediction for one image, (H, W, 3) uint8 RGB; `focal`: see `predict_batch`."""
+        return self.predict_batch([rgb], [focal])[0]
 
     def _name(self, short_side: int) -> str:
         """ "model/encoder/input size", and the file of weights that are not the published ones: what a scale belongs to."""
@@ -139,15 +142,20 @@ class DepthEstimator:
     def predict_batch(
         self,
         images: Sequence[np.ndarray],
+        focals: Sequence[Focal | None] = (),
         confidence: bool = False,
+        features: bool = False,
         spent: Callable[[str, float], None] = lambda stage, seconds: None,
     ) -> list[Prediction]:
         """Predictions for several images, in one pass through the network.
 
         Args:
             images: (H, W, 3) uint8 RGB each.
+            focals: focal lengths (fx, fy) of each image, in its pixels; None, or no list at all: unknown. "canonical" networks
+                make metres of them. Without them Depth Pro estimates one, and others say inverse depth of unknown scale.
             confidence: predict the mirrored images, too, and say how well the two agree: the smaller over the larger value of
                 each pixel. Twice the work, in the same pass.
+            features: give the encoder's features, too. By torch, even where something faster executes the network.
             spent: told the seconds of the stages "preprocess" and "network".
 
         Raises:
@@ -160,30 +168,64 @@ class DepthEstimator:
         sizes = {self.network_size(rgb.shape[1], rgb.shape[0]) for rgb in images}
         if len(sizes) != 1:
             raise ImageError(f"a batch takes images of one network_size, got {', '.join(map(str, sorted(sizes)))}")
-        size = sizes.pop()
+        size, row = sizes.pop(), self.network.model
+        focals = list(focals) or [None] * len(images)
         start = time.perf_counter()
         with self._device_errors(), torch.inference_mode():
-            batch = preprocess(images, size, self.device)
+            batch = preprocess(images, size, self.device, row)
             if confidence:
                 batch = torch.cat([batch, batch.flip(-1)])
             begun = time.perf_counter()
-            values = self.executor.run(batch)
+            if features or (row.says_fov and None in focals):
+                said = self.executor.examine(batch)
+            else:
+                said = Examination(self.executor.run(batch))
+            values = said.values
             finite = bool(torch.isfinite(values).all())  # waits for the device
         spent("preprocess", begun - start)
         spent("network", time.perf_counter() - begun)
         if not finite:
             how = f"{self.executor.backend.name} {self.executor.backend.precision}"
             raise InferenceError(f"{self.model}/{self.encoder} gave NaN or Inf ({how}); try precision fp32 or bf16")
-        row = lookup(self.model, self.encoder)[0]
         agreed = [None] * len(images)
         if confidence:
             values, mirrored = values[: len(images)], values[len(images) :].flip(-1)
             agreed = (torch.minimum(values, mirrored) + 1e-6) / (torch.maximum(values, mirrored) + 1e-6)
-        name = self._name(min(size))
-        return [
-            Prediction(grid, row.kind, rgb.shape[:2], row.align_corners, name, row.max_depth, agree)
-            for grid, rgb, agree in zip(values, images, agreed)
-        ]
+        name, predictions = self._name(min(size)), []
+        for i, (rgb, focal) in enumerate(zip(images, focals)):
+            estimated = focal is None and said.fov is not None
+            if estimated:
+                focal = (0.5 * rgb.shape[1] / math.tan(math.radians(float(said.fov[i])) / 2),) * 2
+            kind, tensor = row.kind, values[i]
+            if kind == CANONICAL:
+                kind, tensor = self._metres(tensor, rgb.shape[:2], focal)
+            predictions.append(
+                Prediction(
+                    tensor,
+                    kind,
+                    rgb.shape[:2],
+                    row.align_corners,
+                    name,
+                    row.max_depth,
+                    agreed[i],
+                    focal if row.kind == CANONICAL else None,
+                    estimated,
+                    _features(said, i, size) if features else None,
+                )
+            )
+        return predictions
+
+    def _metres(self, values: torch.Tensor, image: tuple[int, int], focal: Focal | None) -> tuple[str, torch.Tensor]:
+        """Kind and values of a canonical network's output (h, w) for an image of (height, width).
+
+        Depth Pro: 1 / z = values * W / fx (`depth_pro.py`, `infer`). Depth Anything 3: z = output * focal / 300, with the mean
+        focal length of the image as the network sees it (README; `utils/alignment.py` with `input_processor.py`).
+        """
+        if focal is None:
+            return RELATIVE, values
+        canonical, seen = self.network.model.canonical_focal, [focal[i] * values.shape[1 - i] / image[1 - i] for i in (0, 1)]
+        ratio = canonical / (sum(seen) / 2) if canonical else values.shape[1] / seen[0]
+        return METRIC, (values * ratio).clamp(1 / _FARTHEST, 1 / _NEAREST).reciprocal()
 
     @contextmanager
     def _device_errors(self) -> Iterator[None]:
@@ -192,6 +234,11 @@ class DepthEstimator:
         except RuntimeError as error:  # out of memory, a lost device: torch has no common kind for them
             line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InferenceError(f"{self.model}/{self.encoder} failed on {self.device}: {line}") from error
+
+
+def _features(said: Examination, place: int, size: tuple[int, int]) -> Features:
+    token = said.class_token
+    return Features(said.features[place], None if token is None else token[place], size)
 
 
 def choose_device(name: str) -> torch.device:

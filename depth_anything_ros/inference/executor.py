@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import torch
 
-from ..models import DepthNetwork
+from ..models import DepthNetwork, Examination
 from .backends import Backend, BackendError, Candidate, open_backend
+from .backends.torch_backend import TorchBackend
 from .memory import release_memory, trim_memory
 from .preprocessing import preprocess
 from .proof import difference, known_image, reference_output
@@ -37,6 +38,7 @@ class Executor:
         self._ready: dict[tuple[int, int], Backend] = {}  # the one used last at the end
         self._attempts: dict[tuple[int, int], threading.Thread] = {}
         self._used: Candidate | None = None  # that `backend` was opened for
+        self._examiner: TorchBackend | None = None
         self._table = threading.Lock()  # never held for long
 
     def ready(self, size: tuple[int, int]) -> bool:
@@ -117,7 +119,20 @@ class Executor:
 
     def run(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, h, w) float32 normalised images on the device -> (B, h, w) float32 there."""
+        return self._at_hand((images.shape[-1], images.shape[-2])).run(images)
+
+    def examine(self, images: torch.Tensor) -> Examination:
+        """As `run`, but all that the network can say: by torch, which may not be what executes it otherwise."""
         size = (images.shape[-1], images.shape[-2])
+        backend = self._at_hand(size)
+        if backend.name != "torch":
+            if self._examiner is None:
+                self._examiner = open_backend(self._candidates[-1], self.network, self.device)
+            backend = self._examiner
+        return backend.examine(images)
+
+    def _at_hand(self, size: tuple[int, int]) -> Backend:
+        """The backend for inputs of (width, height), prepared if need be."""
         backend = None
         while not backend:  # another thread may let go of it in between
             self.prepare(size)
@@ -126,12 +141,12 @@ class Executor:
                 if backend:
                     self._ready[size] = backend
         self._attempts.pop(size, None)
-        return backend.run(images)
+        return backend
 
     def _disproof(self, backend: Backend, size: tuple[int, int]) -> str:
         """What a backend says wrongly of a known image; empty: nothing. torch in float32 on the CPU is what is believed."""
         if (backend.name, backend.precision, backend.device.type) == ("torch", "fp32", "cpu"):
             return ""
-        images = preprocess([known_image(size[1], size[0])], size, torch.device("cpu"))
+        images = preprocess([known_image(size[1], size[0])], size, torch.device("cpu"), self.network.model)
         found = difference(backend.run(images.to(backend.device)), reference_output(self.network, images), self.network.kind)
         return "" if found.small else f"differs from torch in float32: {found}"

@@ -9,6 +9,23 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+Focal = tuple[float, float]  # fx, fy in pixels of an image
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder saw in one image.
+
+    Attributes:
+        tokens: (rows, columns, C) float32 on the device that computed them, as they lie in the image.
+        class_token: (C,) float32, or None where the encoder has none.
+        input_size: (width, height) of what the network saw; each token is of an equal part of it.
+    """
+
+    tokens: torch.Tensor
+    class_token: torch.Tensor | None
+    input_size: tuple[int, int]
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -22,6 +39,9 @@ class Prediction:
         network: "model/encoder/input size", and the file of weights that are not the published ones.
         limit: metres that the network cannot go beyond (metric only): sky and all that is farther is there; 0: none.
         confidence: (h, w) float32 from 0 to 1, or None: see `DepthEstimator.predict_batch`.
+        focal: (fx, fy) in pixels of the image that metres were made with; None: the network takes none.
+        estimated: whether the network itself has estimated that focal length.
+        features: what the encoder saw; None: nobody asked.
     """
 
     tensor: torch.Tensor
@@ -31,6 +51,9 @@ class Prediction:
     network: str = ""
     limit: float = 0.0
     confidence: torch.Tensor | None = None
+    focal: Focal | None = None
+    estimated: bool = False
+    features: Features | None = None
 
     @property
     def values(self) -> np.ndarray:
@@ -41,10 +64,18 @@ class Prediction:
         """The prediction of the image as it was before it was turned clockwise by `degrees` (a multiple of 90)."""
         if not degrees:
             return self
-        height, width = self.image_size
-        size = (height, width) if degrees % 180 == 0 else (width, height)
-        confidence = None if self.confidence is None else torch.rot90(self.confidence, degrees // 90)
-        return replace(self, tensor=torch.rot90(self.tensor, degrees // 90), image_size=size, confidence=confidence)
+        times, step = degrees // 90, 1 if degrees % 180 == 0 else -1
+        features = self.features
+        if features:
+            features = replace(features, tokens=torch.rot90(features.tokens, times), input_size=features.input_size[::step])
+        return replace(
+            self,
+            tensor=torch.rot90(self.tensor, times),
+            image_size=self.image_size[::step],
+            confidence=None if self.confidence is None else torch.rot90(self.confidence, times),
+            focal=self.focal and self.focal[::step],
+            features=features,
+        )
 
     def at_image_size(self) -> np.ndarray:
         """(H, W) float32 at the size of the image, enlarged bilinearly, on the CPU."""

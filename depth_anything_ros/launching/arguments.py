@@ -60,11 +60,16 @@ _ROWS = (
     Argument("frame_id", "", "optical frame of all outputs (empty: the preset's, else the image's own)", "camera.frame_id"),
     Argument("optical_parent", "", "frame of the camera's mount, x forward: a static transform from it to the optical frame is"
              " published, for drivers that publish none (empty: none)"),
-    Argument("model", "", "network; metres come from v2_metric_indoor and v2_metric_outdoor, and from demo, which is never for"
-             " a robot (empty: the preset's, else v2_metric_indoor)", "model",
-             choices=("", "v2_metric_indoor", "v2_metric_outdoor", "v1", "v2", "demo")),
-    Argument("encoder", "", "size of the network (empty: as in params_file, else vits)", "encoder",
-             choices=("", "vits", "vitb", "vitl", "vitg", "tiny")),
+    Argument("model", "", "network; metres come from v2_metric_indoor and v2_metric_outdoor, from da3_metric and depth_pro by"
+             " the focal length, and from demo, which is never for a robot; custom: as checkpoint says (empty: the preset's,"
+             " else v2_metric_indoor)", "model",
+             choices=("", "v2_metric_indoor", "v2_metric_outdoor", "v1", "v2", "da3_mono", "da3_metric", "depth_pro", "demo",
+                      "custom")),
+    Argument("encoder", "", "size of the network, such as vits, vitb, vitl (empty: as in params_file, else the smallest)",
+             "encoder"),
+    Argument("checkpoint", "", "file with weights (empty: as in params_file, else the published ones)", "checkpoint"),
+    _switch("allow_noncommercial", "", "true: accept weights that forbid commercial use (empty: as in params_file, else false)",
+            "allow_noncommercial"),
     Argument("input_size", "", "short side of the network's input, pixels, a multiple of 14, demo: 16 (empty: the preset's,"
              " else the model's own, 518)", "input_size", int),
     Argument("device", "", "auto, cpu, cuda, cuda:N, mps (empty: as in params_file, else auto)", "device"),
@@ -114,8 +119,8 @@ MULTI_CAMERA = (
     Argument("camera_info", "", "camera_info topic of each camera (empty: camera_info beside the image topic)"),
     Argument("compressed", "", "compressed topic of each camera (empty: <image>/compressed, where no raw image is published)"),
     Argument("frame_id", "", "optical frame of each camera's outputs (empty: the image's own)"),
-    *(_BY_NAME[name] for name in ("model", "encoder", "input_size", "device", "base_frame", "scale", "scale_topic",
-                                  "stabilizer", "namespace", "params_file", "use_sim_time", "autostart", "log_level")),
+    *(_BY_NAME[name] for name in ("model", "encoder", "checkpoint", "allow_noncommercial", "input_size", "device",
+                                  "base_frame", "scale", "scale_topic", "stabilizer", "namespace", "params_file", "use_sim_time", "autostart", "log_level")),
 )  # fmt: skip
 
 NAV2 = (

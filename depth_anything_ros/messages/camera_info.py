@@ -82,6 +82,28 @@ def info_of_camera(header: Header, camera: Camera) -> CameraInfo:
     return info
 
 
+def info_of_grid(header: Header, info: CameraInfo | None, size: tuple[int, int], cells: tuple[int, int]) -> CameraInfo:
+    """The CameraInfo of a grid over an image: of (width, height) pixels, each cell of which is binned to one.
+
+    Args:
+        info: of the same view at another size; None: it is not calibrated, which K says by its zeros.
+        cells: (columns, rows), in whole parts of the size.
+    """
+    grid = CameraInfo(header=header, width=size[0], height=size[1])
+    grid.binning_x, grid.binning_y = size[0] // cells[0], size[1] // cells[1]
+    if info is None:
+        return grid
+    sx, sy = size[0] / info.width, size[1] / info.height
+    k, p = list(info.k), list(info.p)
+    for matrix, row in ((k, 3), (p, 4)):
+        matrix[:row] = [value * sx for value in matrix[:row]]
+        matrix[row : 2 * row] = [value * sy for value in matrix[row : 2 * row]]
+        matrix[2] += (sx - 1) / 2  # pixel centres lie at whole coordinates
+        matrix[row + 2] += (sy - 1) / 2
+    grid.distortion_model, grid.d, grid.k, grid.p, grid.r = info.distortion_model, info.d, k, p, info.r
+    return grid
+
+
 def view_of(
     info: CameraInfo, width: int, height: int, rectify: str = "auto", rectified: bool = False, frame_id: str = ""
 ) -> View:

@@ -9,7 +9,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from sensor_msgs.msg import Image, LaserScan, PointCloud2, PointField
-from std_msgs.msg import Header
+from std_msgs.msg import Float32MultiArray, Header, MultiArrayDimension, MultiArrayLayout
 
 from ..geometry import POINT_STEP, Scale, Scan, ScanSettings
 from .cdr import ImageHeader
@@ -69,6 +69,13 @@ def scale_message(header: Header, scale: Scale) -> DiagnosticArray:
     )
     status.values = [KeyValue(key=key, value=value) for key, value in scale.report().items()]
     return DiagnosticArray(header=header, status=[status])
+
+
+def vector_message(values: np.ndarray, label: str) -> Float32MultiArray:
+    """A Float32MultiArray of (N,) float32; the type has no room for a header."""
+    values = np.ascontiguousarray(values, np.float32)
+    dimension = MultiArrayDimension(label=label, size=len(values), stride=len(values))
+    return Float32MultiArray(layout=MultiArrayLayout(dim=[dimension]), data=values.tolist())
 
 
 def fill(message, *parts: np.ndarray | bytes) -> None:

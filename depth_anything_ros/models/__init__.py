@@ -12,25 +12,36 @@ import torch
 
 from .checkpoint import load_checkpoint
 from .errors import CheckpointError, LicenceError, ModelError
-from .network import DepthNetwork, token_grid
+from .network import DepthNetwork, Examination, token_grid
+from .own import new_network, rows_of, save_network
 from .weights import check_licence, locate
-from .zoo import ENCODERS, METRIC, MODELS, RELATIVE, Model, lookup
+from .zoo import CANONICAL, CUSTOM, DEPTH_PRO, ENCODERS, METRIC, MODELS, RELATIVE, Encoder, Model, input_unit, lookup
+
+MODEL_NAMES = (*MODELS, CUSTOM)
 
 __all__ = [
+    "CANONICAL",
+    "CUSTOM",
     "ENCODERS",
     "METRIC",
     "MODELS",
+    "MODEL_NAMES",
     "RELATIVE",
     "CheckpointError",
     "DepthNetwork",
+    "Examination",
     "LicenceError",
     "Model",
     "ModelError",
+    "build",
     "check_licence",
     "create_model",
-    "default_encoder",
+    "input_unit",
     "locate",
     "lookup",
+    "new_network",
+    "rows_of",
+    "save_network",
     "token_grid",
 ]
 
@@ -39,25 +50,27 @@ def create_model(name: str, encoder: str = "", checkpoint: str = "", allow_nonco
     """A network with its weights, in eval mode on the CPU.
 
     Args:
-        name: "v1", "v2" (inverse depth), "v2_metric_indoor", "v2_metric_outdoor", "demo" (metres).
-        encoder: "vits", "vitb", "vitl", "vitg" (V2 with your own checkpoint only), "tiny" (demo only); empty: the smallest.
+        name: "v1", "v2", "da3_mono" (inverse depth), "v2_metric_indoor", "v2_metric_outdoor", "demo" (metres), "da3_metric",
+            "depth_pro" (metres once the focal length is known), or "custom" (what the checkpoint says of itself).
+        encoder: "vits", "vitb", "vitl", "vitg" (V2 with your own checkpoint only), ...; empty: the model's smallest.
         checkpoint: a `.pth` or `.safetensors` file; empty: the published one, downloaded into the hub's cache on first use.
         allow_noncommercial: accept published weights whose licence forbids commercial use.
 
     Raises:
         ModelError: an unknown name. Its kinds: CheckpointError (file missing, damaged, of another model), LicenceError.
     """
-    encoder = encoder or default_encoder(name)
-    model, row = lookup(name, encoder)
+    model, row, encoder = rows_of(name, encoder, str(checkpoint))
     path = locate(name, encoder, str(checkpoint), allow_noncommercial)
     with torch.device("meta"):  # the weights replace every parameter: nothing to initialise
-        network = DepthNetwork(model, row, model.taps[encoder])
+        network = build(model, row, model.taps[encoder])
     load_checkpoint(network, path, encoder)
     return network.requires_grad_(False).eval()
 
 
-def default_encoder(name: str) -> str:
-    """The smallest encoder of a model, which is also the one with the freest licence."""
-    if name not in MODELS:
-        raise ModelError(f"unknown model '{name}', expected one of: {', '.join(MODELS)}")
-    return next(iter(MODELS[name].taps))
+def build(model: Model, encoder: Encoder, taps: tuple[int, ...]) -> DepthNetwork:
+    """An untrained network of a row of the zoo; Depth Pro's is another class, with the methods of `DepthNetwork`."""
+    if model.architecture == DEPTH_PRO:
+        from .depth_pro import DepthPro  # imports timm
+
+        return DepthPro(model, encoder, taps)
+    return DepthNetwork(model, encoder, taps)

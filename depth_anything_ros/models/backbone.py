@@ -78,8 +78,12 @@ def _stage(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(BasicBlock(before, after, stride=2, downsample=shortcut), BasicBlock(after, after))
 
 
-def build_backbone(encoder: Encoder) -> DinoV2:
-    """A backbone with the names and shapes of the published DINOv2 state dicts; with a stem it takes the stem's last map."""
+def build_backbone(encoder: Encoder, norm_eps: float = 1e-6) -> DinoV2:
+    """A backbone with the names and shapes of the published DINOv2 state dicts; with a stem it takes the stem's last map.
+
+    Args:
+        norm_eps: of the final LayerNorm; those of the blocks have 1e-6.
+    """
     options = {}
     if encoder.swiglu:  # hidden size 4096, as packed gate and value: the published ViT-g
         options.update(mlp_ratio=2 * 8 / 3, mlp_layer=SwiGLUPacked, act_layer=nn.SiLU)
@@ -88,7 +92,7 @@ def build_backbone(encoder: Encoder) -> DinoV2:
         options.update(img_size=(height // encoder.patch, width // encoder.patch), patch_size=1, in_chans=encoder.width)
     else:
         options.update(img_size=(height, width), patch_size=encoder.patch)
-    return DinoV2(
+    backbone = DinoV2(
         embed_dim=encoder.width,
         depth=encoder.depth,
         num_heads=encoder.heads,
@@ -99,3 +103,5 @@ def build_backbone(encoder: Encoder) -> DinoV2:
         dynamic_img_size=True,
         **options,
     )
+    backbone.norm.eps = norm_eps
+    return backbone

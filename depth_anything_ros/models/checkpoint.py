@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from .errors import CheckpointError
-from .zoo import ENCODERS
+from .zoo import DEPTH_ANYTHING_3, DEPTH_PRO, ENCODERS
 
 StateDict = dict[str, torch.Tensor]
 
@@ -46,10 +46,10 @@ def load_checkpoint(network: nn.Module, path: Path, encoder: str) -> None:
     Raises:
         CheckpointError: the file is missing, damaged, not plain tensors, or of another architecture.
     """
-    state = _with_our_names(read_tensors(path))
+    state = _with_our_names(read_tensors(path), network.model.architecture)
     expected = network.state_dict()
     found_encoder = _encoder_of(state)
-    if found_encoder and found_encoder != encoder:
+    if found_encoder and not network.encoder.timm and ENCODERS[found_encoder].width != network.encoder.width:
         raise CheckpointError(f"'{path}' holds the weights of encoder '{found_encoder}', but '{encoder}' was asked for")
     problems = {
         "missing": sorted(expected.keys() - state.keys()),
@@ -58,7 +58,8 @@ def load_checkpoint(network: nn.Module, path: Path, encoder: str) -> None:
     }
     found = [f"{len(names)} tensors are {what}, such as {names[0]}" for what, names in problems.items() if names]
     if found:
-        raise CheckpointError(f"'{path}' is not a Depth Anything checkpoint with encoder '{encoder}': {'; '.join(found)}")
+        of = f"{network.model.architecture} checkpoint with encoder '{encoder}'"
+        raise CheckpointError(f"'{path}' is not a {of}: {'; '.join(found)}")
     plain = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
     network.load_state_dict(plain, strict=True, assign=True)
 
@@ -113,11 +114,21 @@ def _encoder_of(state: StateDict) -> str | None:
     return next((name for name, row in ENCODERS.items() if row.width == token.shape[-1]), None)
 
 
-def _with_our_names(state: StateDict) -> StateDict:
-    if any(name.startswith("backbone.embeddings.") for name in state):
+def _with_our_names(state: StateDict, architecture: str) -> StateDict:
+    if architecture == DEPTH_PRO:
+        from . import depth_pro_names
+
+        return depth_pro_names.from_transformers(state) if depth_pro_names.is_transformers(state) else state
+    if architecture == DEPTH_ANYTHING_3:
+        state = {re.sub(r"^model\.(backbone\.pretrained|head)\.", _our_part, name): t for name, t in state.items()}
+    elif any(name.startswith("backbone.embeddings.") for name in state):
         state = _from_transformers(state)
     names = {name: name.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2.") for name in state}
     return {names[name]: tensor for name, tensor in state.items() if name != "pretrained.mask_token"}  # unused by any model
+
+
+def _our_part(match: re.Match) -> str:
+    return "depth_head." if match[1] == "head" else "pretrained."
 
 
 def _from_transformers(state: StateDict) -> StateDict:

@@ -6,24 +6,27 @@ from __future__ import annotations
 from pathlib import Path
 
 from .errors import CheckpointError, LicenceError, ModelError
-from .zoo import check_file_name, lookup
+from .own import describes_itself, rows_of
+from .zoo import CUSTOM, check_file_name, noncommercial
 
 _EMBEDDED = Path(__file__).resolve().parent.parent / "demo"
 
 
-def check_licence(model: str, encoder: str, allow_noncommercial: bool) -> str:
+def check_licence(model: str, encoder: str, allow_noncommercial: bool, checkpoint: str = "") -> str:
     """The licence of a model's weights, once it is clear that the user may use them.
 
     Raises:
         LicenceError: the weights are for non-commercial use only and `allow_noncommercial` is false.
     """
-    row, _ = lookup(model, encoder)
+    row, _, encoder = rows_of(model, encoder, checkpoint)
     licence = row.licence(encoder)
-    if "NC" in licence and not allow_noncommercial:
-        free = [name for name in row.taps if "NC" not in row.licence(name)]
+    if noncommercial(licence) and not allow_noncommercial:
+        free = [name for name in row.taps if not noncommercial(row.licence(name))]
+        instead = f"encoder {' or '.join(map(repr, free))}" if free else "another model"
         raise LicenceError(
             f"the weights of model '{model}', encoder '{encoder}' are under {licence}: no commercial use. "
-            f"Set allow_noncommercial to true if that is what you do, or take encoder {' or '.join(map(repr, free))}."
+            f"Set allow_noncommercial to true if that is what you do, or take {instead}."
+            + (f" ({row.weights[encoder].remark})" if encoder in row.weights and row.weights[encoder].remark else "")
         )
     return licence
 
@@ -44,12 +47,16 @@ def locate(
         CheckpointError: no such file, a file of another model by its name, or a download that failed.
         LicenceError: published weights under a licence that was not accepted.
     """
-    row, _ = lookup(model, encoder)
+    row, _, encoder = rows_of(model, encoder, checkpoint)
     if checkpoint:
         path = Path(checkpoint).expanduser()
         if not path.is_file():
             raise CheckpointError(f"checkpoint '{path}' does not exist or is not a file")
-        if check_file_name(str(path.absolute()), model, encoder):
+        if model == CUSTOM:
+            check_licence(model, encoder, allow_noncommercial, checkpoint)
+        elif describes_itself(path):
+            raise CheckpointError(f"'{path}' is a network of its own, made by depth_finetune: set model to custom")
+        elif check_file_name(str(path.absolute()), model, encoder):
             check_licence(model, encoder, allow_noncommercial)
         return path
     if encoder not in row.weights:

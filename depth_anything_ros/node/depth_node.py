@@ -21,7 +21,6 @@ from rclpy.parameter import Parameter
 
 from ..inference import keep_large_buffers, make_deterministic
 from ..messages.bridge import choose_decoder
-from ..models import METRIC, MODELS
 from ..stream.settings import Settings
 from ..stream.table import TABLE
 from . import parameters
@@ -221,11 +220,11 @@ class DepthNode(LifecycleNode):
         """Run with the present settings, and say what the user has to know about the weights if they are others."""
         network, before = self._settings.network, self._network.requested
         if before is None or (before.network.model, before.network.encoder) != (network.model, network.encoder):
-            row = MODELS[network.model]
+            row = self._settings.model
             self.get_logger().info(f"weights of {network.model}/{network.encoder}: licence {row.licence(network.encoder)}")
             if network.model == "demo":
                 self.get_logger().warning("model 'demo' is for demonstrations and tests: never drive a robot by it")
-            elif row.kind != METRIC and self._settings.refine.scale.source == "none":
+            elif not row.metric and self._settings.refine.scale.source == "none":
                 self.get_logger().warning(
                     f"model '{network.model}' has no metres: only depth/relative and depth/color come out"
                 )

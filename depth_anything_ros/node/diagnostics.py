@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from ..models import MODELS
+from ..stream.focal import KINDS
 from ..stream.settings import Settings
 from .network_slot import NetworkSlot
 from .stream import CameraStream
@@ -37,7 +37,8 @@ def diagnose(
             "precision": running.estimator.executor.backend.precision if running else asked.precision,
             "backends refused": "; ".join(running.estimator.executor.refused) if running else "",
             "checkpoint": asked.checkpoint or "published",
-            "licence": MODELS[asked.model].licence(asked.encoder),
+            "kind": KINDS[(running.settings if running else settings).model.kind],
+            "licence": (running.settings if running else settings).model.licence(asked.encoder),
             "network": "loading" if network.loading else "ready" if running else "none",
         }
     array = DiagnosticArray()
@@ -57,6 +58,7 @@ def _describe(stream: CameraStream, settings: Settings) -> dict[str, str]:
         "image topic": stream.source.image_topic,
         "camera_info topic": stream.source.topics["camera_info"],
         "calibration": stream.calibration,
+        "focal length": stream.focal,
         "frame_id": stream.frame_id + ("" if stream.optical else " (not optical by its name)"),
         **({f"scale {key}": value for key, value in scale.report().items()} if scale else {}),
         **({"scale problem": scale.problem} if scale and scale.problem else {}),

@@ -13,7 +13,8 @@ from ..geometry import AdaptiveRange, CameraError
 from ..messages.cdr import ImageHeader
 from ..pipeline import Refined, Refiner
 from ..stream.image import PreparedImage, prepare_image
-from ..stream.settings import CameraSettings
+from ..stream.settings import CameraSettings, Settings
+from ..stream.topics import needs_of
 from .camera_input import Arrival, CameraInput
 from .mailbox import Mailbox
 from .network_slot import Shape
@@ -51,13 +52,14 @@ class CameraStream:
         self.gathered: list | None = None  # while a calibration is under way: (network, kind, focal, inverse, truth) of frames
         self.network_seconds = 0.0  # that the frame at hand spent in the network
         self.silent = self.warned = False  # whether a line about missing images, about the frame has been logged
-        self.calibration = self.frame_id = ""  # of the last image, in words for diagnostics
+        self.calibration = self.frame_id = self.focal = ""  # of the last image, in words for diagnostics
 
     def start(self) -> None:
         """Begin anew, and subscribe."""
         self.statistics.reset()
         self.restart()
-        self.silent, self.warned, self.calibration, self.frame_id = False, False, "", ""
+        self.silent = self.warned = False
+        self.calibration = self.frame_id = self.focal = ""
         self.source.refresh()
 
     def restart(self) -> None:
@@ -85,6 +87,10 @@ class CameraStream:
             raise
         self.calibration, self.frame_id = image.calibration, image.header.frame_id
         return Job(self, arrival, image)
+
+    def wants(self, need: str, settings: Settings) -> bool:
+        """Whether somebody listens to an output that needs it."""
+        return any(need in needs_of(topic, settings.outputs) for topic in self.publications.wanted())
 
     @property
     def optical(self) -> bool:

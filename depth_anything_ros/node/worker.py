@@ -16,6 +16,7 @@ from ..inference import DepthEstimator, ImageError, InferenceError, Prediction, 
 from ..messages.bridge import ImageDecoder
 from ..messages.cdr import ImageHeader, MessageError
 from ..outputs import Outputs
+from ..stream.focal import focal_problem, focal_text
 from ..stream.image import decode
 from ..stream.settings import Settings
 from ..stream.topics import explained
@@ -135,7 +136,10 @@ class Worker:
             if running.settings.normalize_exposure:
                 images = [normalize_exposure(image) for image in images]
             times: dict[str, float] = {}
-            predictions = estimator.predict_batch(images, running.settings.confidence, times.__setitem__)
+            focals = [job.image.focal for job in jobs]
+            features = any(job.stream.wants("features", running.settings) for job in jobs)
+            confidence = running.settings.confidence
+            predictions = estimator.predict_batch(images, focals, confidence, features, times.__setitem__)
             for job in jobs:
                 job.stream.statistics.spent("preprocess", times["preprocess"])
                 job.stream.network_seconds = times["network"]
@@ -155,15 +159,20 @@ class Worker:
         side, missing = self._surroundings.side(frame.stamp_ns, image.header.frame_id, settings, wanted)
         with stream.statistics.timing("refine"):
             stream.refined = stream.refiner.refine(frame, prediction, settings.refine, side)
+        image = image.with_estimate(prediction)
+        stream.calibration, stream.focal = image.calibration, focal_text(settings.model, prediction)
         gathered = stream.gathered
         if gathered is not None and stream.refiner.pairs is not None:
             gathered.append((prediction.network, prediction.kind, frame.camera.focal, *stream.refiner.pairs))
-        outputs = Outputs(frame, prediction, stream.refined, side, settings.outputs, stream.relative_range)
+        outputs = Outputs(image.frame, prediction, stream.refined, side, settings.outputs, stream.relative_range)
         unserved = stream.publications.publish(wanted, image.header, outputs, image.info, stream.statistics.spent)
         stream.statistics.departed(time.monotonic() - job.arrival.time, stream.network_seconds)
         for need, topics in unserved.items():
             kind, text = explained(need, image.problem, missing)
             self._report(stream, kind, f"{text}; without it there is no {' and no '.join(sorted(topics))}")
+        problem = focal_problem(settings.model, prediction, image.problem)
+        if problem:
+            self._report(stream, *problem)
         scale = stream.refined.scale
         if scale and not scale.valid:
             self._report(stream, "no scale", f"no metres: {scale.problem}")

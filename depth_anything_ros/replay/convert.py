@@ -24,6 +24,7 @@ from ..inference import Prediction
 from ..messages.bridge import ImageDecoder, choose_decoder
 from ..outputs import Outputs
 from ..pipeline import Refined, Refiner
+from ..stream.focal import focal_problem
 from ..stream.topics import LACKS, OUTPUT_TYPES, explained, lacks_of, make_message
 from .frames import Ahead, Frames, Item, Job, submitted
 from .messages import BagError, Recorded, Topic, to_cdr, type_name
@@ -157,6 +158,9 @@ class Conversion:
         plan, memory, image = self._plan, self._memory[job.camera], job.image
         prediction = prediction.turned(plan.settings.cameras[job.camera].rotation)
         refined = memory.refiner.refine(image.frame, prediction, plan.settings.refine, job.side)
+        image = image.with_estimate(prediction)
+        if prediction.estimated:
+            self._note(job.camera, *focal_problem(plan.settings.model, prediction, image.problem))
         outputs = Outputs(image.frame, prediction, refined, job.side, plan.settings.outputs, memory.relative_range)
         made = []
         for output in plan.topics:
@@ -165,13 +169,16 @@ class Conversion:
                 message = make_message(output, image.header, outputs, image.info)
                 made.append(Recorded(plan.topic(job.camera, output), time_ns, to_cdr(message)))
             else:
-                self._note(job.camera, *self._lack(lacks, job, refined, output))
+                self._note(job.camera, *self._lack(lacks, job, prediction, refined, output))
         return made
 
-    def _lack(self, lacks: set[str], job: Job, refined: Refined, output: str) -> tuple[str, str]:
+    def _lack(self, lacks: set[str], job: Job, prediction: Prediction, refined: Refined, output: str) -> tuple[str, str]:
         need = next((need for need in LACKS if need in lacks), "")
+        problem = focal_problem(self._plan.settings.model, prediction, job.image.problem)
         if need:
             kind, text = explained(need, job.image.problem, job.missing)
+        elif problem:
+            kind, text = problem
         elif "relative" in lacks:
             kind, text = "no inverse depth", "the network says metres"
         elif refined.scale:

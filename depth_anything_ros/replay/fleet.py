@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, as_completed
 from contextlib import closing
 
-import numpy as np
-
 from ..inference import Prediction
 from .messages import BagError
-from .predictors import Network, Recipe, batch_size, hand_over, packed
+from .predictors import Network, Recipe, Shown, batch_size, hand_over, packed
 from .workers import TRIES, Workers, take_share
 
 Task = Callable[[], int]  # makes one bag, going on with what is there; picklable
@@ -60,10 +58,10 @@ class RayActors:
         self._actors = [kind.remote(recipe) for _ in range(count)]
         self._turns = itertools.cycle(self._actors)
 
-    def submit(self, images: Sequence[np.ndarray], input_size: int) -> Future[list[Prediction | str]]:
+    def submit(self, shown: Sequence[Shown], input_size: int) -> Future[list[Prediction | str]]:
         """See `Predictor`."""
         answer: Future[list[Prediction | str]] = Future()
-        next(self._turns).predict.remote(list(images), input_size).future().add_done_callback(
+        next(self._turns).predict.remote(list(shown), input_size).future().add_done_callback(
             lambda future: hand_over(future, answer)
         )
         return answer
@@ -78,8 +76,8 @@ class _Actor:
     def __init__(self, recipe: Recipe):
         self._network = Network(recipe, print)
 
-    def predict(self, images: Sequence[np.ndarray], input_size: int) -> list[tuple]:
-        return [packed(result) for result in self._network.predict(images, input_size)]
+    def predict(self, shown: Sequence[Shown], input_size: int) -> list[tuple]:
+        return [packed(result) for result in self._network.predict(shown, input_size)]
 
 
 def _ray(address: str):

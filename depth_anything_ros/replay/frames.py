@@ -126,7 +126,7 @@ def submitted(items: Iterator[Item], predictor: Predictor) -> Iterator[Item]:
     def send() -> list[Item]:
         nonlocal waiting, jobs, size
         if jobs:
-            answer = predictor.submit([job.image.upright for job in jobs], jobs[0].shape[0])
+            answer = predictor.submit([(job.image.upright, job.image.focal) for job in jobs], jobs[0].shape[0])
             for place, job in enumerate(jobs):
                 job.answer, job.place = answer, place
         sent, waiting, jobs, size = waiting, [], [], 0

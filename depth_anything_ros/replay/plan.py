@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .. import __version__
-from ..models import METRIC, MODELS
 from ..stream.settings import Settings, SettingsError
 from ..stream.topics import OUTPUT_TYPES
 from .bag_input import BagInput
@@ -125,7 +124,7 @@ def make_plan(bag: BagInput, request: Request) -> Plan:
         raise BagError(f"--end {request.end:g} is not after --start {request.start:g}")
     if start_ns > bag.end_ns:
         raise BagError(f"nothing begins at {request.start:g} s: the bag is {(bag.end_ns - bag.start_ns) / 1e9:.1f} s long")
-    metres = MODELS[settings.network.model].kind == METRIC or settings.refine.scale.source != "none"
+    metres = settings.model.metric or settings.refine.scale.source != "none"
     usual = ["depth/image" if metres else "depth/relative", "depth/camera_info"]
     usual += ["depth/scale"] if settings.refine.scale.source != "none" else []
     topics = tuple(request.topics or usual)

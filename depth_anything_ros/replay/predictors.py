@@ -7,17 +7,26 @@ Inference has no memory, so that it does not matter who does which batch. All el
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from ..inference import DepthEstimator, Prediction, keep_large_buffers, make_deterministic, normalize_exposure
+from ..inference import (
+    DepthEstimator,
+    Features,
+    Focal,
+    Prediction,
+    keep_large_buffers,
+    make_deterministic,
+    normalize_exposure,
+)
 from ..stream.network import load, located
 from ..stream.settings import NetworkSettings, Settings
+from ..stream.topics import needs_of
 from .workers import Workers, take_share
 
 _Log = Callable[[str], None]
@@ -29,13 +38,18 @@ class Recipe:
 
     network: NetworkSettings
     confidence: bool
+    features: bool
     normalize_exposure: bool
     deterministic: bool
 
     @staticmethod
-    def of(settings: Settings) -> Recipe:
-        """The recipe of settings."""
-        return Recipe(settings.network, settings.confidence, settings.normalize_exposure, settings.deterministic)
+    def of(settings: Settings, topics: Collection[str]) -> Recipe:
+        """The recipe of settings, for outputs on these topics."""
+        features = any("features" in needs_of(topic, settings.outputs) for topic in topics)
+        return Recipe(settings.network, settings.confidence, features, settings.normalize_exposure, settings.deterministic)
+
+
+Shown = tuple[np.ndarray, Focal | None]  # (H, W, 3) uint8 RGB, and its focal lengths in pixels, if they are known
 
 
 class Predictor(Protocol):
@@ -44,8 +58,8 @@ class Predictor(Protocol):
     batch: int  # images that go through the network together
     ahead: int  # batches that should be under way at once
 
-    def submit(self, images: Sequence[np.ndarray], input_size: int) -> Future[list[Prediction | str]]:
-        """Predict images (H, W, 3) uint8 that make network inputs of one size; for each, what is the matter if it failed."""
+    def submit(self, shown: Sequence[Shown], input_size: int) -> Future[list[Prediction | str]]:
+        """Predict images that make network inputs of one size; for each, what is the matter if it failed."""
 
     def close(self) -> None:
         """Let go of the network."""
@@ -60,16 +74,18 @@ class Network:
         self.recipe = recipe
         self.estimator: DepthEstimator = load(recipe.network, located(recipe.network), log)
 
-    def predict(self, images: Sequence[np.ndarray], input_size: int) -> list[Prediction | str]:
+    def predict(self, shown: Sequence[Shown], input_size: int) -> list[Prediction | str]:
         """See `Predictor.submit`. One image that fails does not cost the others theirs."""
         estimator = self.estimator.with_input_size(input_size) if input_size else self.estimator
-        shown = [normalize_exposure(image) for image in images] if self.recipe.normalize_exposure else images
+        images, focals = zip(*shown)
+        if self.recipe.normalize_exposure:
+            images = [normalize_exposure(image) for image in images]
         try:
-            return list(estimator.predict_batch(shown, self.recipe.confidence))
+            return list(estimator.predict_batch(images, focals, self.recipe.confidence, self.recipe.features))
         except Exception as error:
-            if len(images) == 1:
+            if len(shown) == 1:
                 return [str(error)]
-        return [result for image in images for result in self.predict([image], input_size)]
+        return [result for one in shown for result in self.predict([one], input_size)]
 
 
 def batch_size(recipe: Recipe, asked: int = 0) -> int:
@@ -87,9 +103,9 @@ class Here:
         self._thread = ThreadPoolExecutor(1, "network")
         self.network = self._thread.submit(Network, recipe, log).result()
 
-    def submit(self, images: Sequence[np.ndarray], input_size: int) -> Future[list[Prediction | str]]:
+    def submit(self, shown: Sequence[Shown], input_size: int) -> Future[list[Prediction | str]]:
         """See `Predictor`."""
-        return self._thread.submit(self.network.predict, images, input_size)
+        return self._thread.submit(self.network.predict, shown, input_size)
 
     def close(self) -> None:
         """See `Predictor`."""
@@ -101,21 +117,30 @@ class Here:
 _network: Network | None = None  # of a worker process
 
 
-def packed(result: Prediction | str) -> tuple[Prediction | str, np.ndarray | None, np.ndarray | None]:
-    """A prediction in parts that travel between processes as plain bytes."""
+def packed(result: Prediction | str) -> tuple[Prediction | str, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """A prediction in parts that travel between processes as plain bytes: arrays of its own, and of its features."""
     if isinstance(result, str):
-        return result, None, None
-    confidence = None if result.confidence is None else result.confidence.cpu().numpy()
-    return replace(result, tensor=None, confidence=None), result.values, confidence
+        return result, {}, {}
+    mine, features = _arrays(result), {}
+    if result.features:
+        features = _arrays(result.features)
+        result = replace(result, features=replace(result.features, **dict.fromkeys(features)))
+    return replace(result, **dict.fromkeys(mine)), mine, features
+
+
+def _arrays(holder: Prediction | Features) -> dict[str, np.ndarray]:
+    """Field -> array, of the fields that are tensors."""
+    values = {field.name: getattr(holder, field.name) for field in fields(holder)}
+    return {name: value.cpu().numpy() for name, value in values.items() if isinstance(value, torch.Tensor)}
 
 
 def unpacked(parts: tuple) -> Prediction | str:
     """The way back."""
-    result, values, confidence = parts
+    result, mine, features = parts
     if isinstance(result, str):
         return result
-    confidence = None if confidence is None else torch.from_numpy(confidence.copy())
-    return replace(result, tensor=torch.from_numpy(values.copy()), confidence=confidence)
+    mine, features = ({name: torch.from_numpy(array.copy()) for name, array in part.items()} for part in (mine, features))
+    return replace(result, **mine, features=result.features and replace(result.features, **features))
 
 
 def hand_over(future: Future, answer: Future) -> None:
@@ -133,8 +158,8 @@ def _begin(recipe: Recipe, place: int, count: int) -> None:
     _network = Network(recipe, print)
 
 
-def _work(images: Sequence[np.ndarray], input_size: int) -> list[tuple]:
-    return [packed(result) for result in _network.predict(images, input_size)]
+def _work(shown: Sequence[Shown], input_size: int) -> list[tuple]:
+    return [packed(result) for result in _network.predict(shown, input_size)]
 
 
 class Processes:
@@ -144,10 +169,10 @@ class Processes:
         self.batch, self.ahead = batch_size(recipe, batch), 2 * workers
         self._workers = Workers(workers, functools.partial(_begin, recipe))
 
-    def submit(self, images: Sequence[np.ndarray], input_size: int) -> Future[list[Prediction | str]]:
+    def submit(self, shown: Sequence[Shown], input_size: int) -> Future[list[Prediction | str]]:
         """See `Predictor`."""
         answer: Future[list[Prediction | str]] = Future()
-        self._workers.submit(_work, list(images), input_size).add_done_callback(lambda future: hand_over(future, answer))
+        self._workers.submit(_work, list(shown), input_size).add_done_callback(lambda future: hand_over(future, answer))
         return answer
 
     def close(self) -> None:

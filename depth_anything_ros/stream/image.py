@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from ..geometry import Camera, CameraError, UncalibratedError, rotate
+from ..inference import Focal, Prediction
 from ..messages.bridge import ImageDecoder
 from ..messages.camera_info import View, info_of_camera, view_of
 from ..messages.cdr import ImageHeader, read_compressed_image
@@ -30,6 +32,7 @@ class PreparedImage:
         info: of the depth image; None without a calibration.
         calibration: where it is from, in words.
         problem: (kind, text) of what is wrong with the calibration; None: nothing.
+        focal: (fx, fy) in pixels of `upright`; None without a calibration.
     """
 
     frame: Frame
@@ -38,6 +41,20 @@ class PreparedImage:
     info: CameraInfo | None
     calibration: str
     problem: tuple[str, str] | None
+    focal: Focal | None
+
+    def with_estimate(self, prediction: Prediction) -> PreparedImage:
+        """The same, with the network's estimate of the camera where it had to make one; `prediction`: in the camera's view.
+
+        Refining has no use for it: its memory belongs to a calibration, and this one is another in every frame.
+        """
+        if not prediction.estimated:
+            return self
+        (height, width), (fx, fy) = prediction.image_size, prediction.focal
+        camera = Camera(width, height, fx, fy, (width - 1) / 2, (height - 1) / 2)
+        words = f"none: a field of view of {math.degrees(2 * math.atan(width / 2 / fx)):.1f} degrees is the network's estimate"
+        frame, info = replace(self.frame, camera=camera), info_of_camera(self.header, camera)
+        return replace(self, frame=frame, info=info, calibration=words)
 
 
 def decode(cdr: bytes, compressed: bool, of_raw: ImageDecoder) -> tuple[ImageHeader, np.ndarray]:
@@ -76,8 +93,11 @@ def prepare_image(
     out.frame_id = settings.frame_id or header.frame_id
     if view:
         view.info.header = out
-    frame = Frame(rgb, view.camera if view else None, covered, header.stamp_ns)
-    return PreparedImage(frame, rotate(rgb, settings.rotation), out, view.info if view else None, calibration, problem)
+    camera, focal = view.camera if view else None, None
+    if camera:
+        focal = (camera.fx, camera.fy)[:: 1 if settings.rotation % 180 == 0 else -1]
+    frame = Frame(rgb, camera, covered, header.stamp_ns)
+    return PreparedImage(frame, rotate(rgb, settings.rotation), out, view.info if view else None, calibration, problem, focal)
 
 
 def is_rectified(image_topic: str) -> bool:

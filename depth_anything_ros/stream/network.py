@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..inference import DepthEstimator, network_size
-from ..models import locate, lookup
+from ..models import input_unit, locate, rows_of
 from .settings import NetworkSettings
 
 
@@ -42,6 +42,6 @@ def input_of(network: NetworkSettings, width: int, height: int, input_size: int 
     Raises:
         ImageError: an impossible size.
     """
-    row, encoder = lookup(network.model, network.encoder)
+    row, encoder, _ = rows_of(network.model, network.encoder, network.checkpoint)
     size = input_size or network.input_size or row.input_size
-    return network_size(width, height, size, encoder.patch, network.max_tokens)
+    return network_size(width, height, size, input_unit(row, encoder), network.max_tokens, row.resize)

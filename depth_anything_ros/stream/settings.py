@@ -11,7 +11,7 @@ from ..geometry import ROTATIONS, CloudSettings, ScaleSettings, ScanSettings, St
 from ..inference import candidates
 from ..inference.estimator import choose_device
 from ..inference.preprocessing import check_input_size
-from ..models import METRIC, Model, check_licence, default_encoder, locate, lookup
+from ..models import Model, check_licence, input_unit, locate, rows_of
 from ..outputs import ColorSettings, OutputSettings
 from ..pipeline import DepthSettings, RefineSettings
 from .table import CAMERA_TABLE, TABLE
@@ -62,10 +62,11 @@ class CameraSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """One consistent set of parameters; `values` holds them as they were set."""
+    """One consistent set of parameters; `values` holds them as they were set, `model` is the network's row."""
 
     values: dict[str, object]
     network: NetworkSettings
+    model: Model
     refine: RefineSettings
     outputs: OutputSettings
     confidence: bool
@@ -100,14 +101,13 @@ def settings_of(values: dict[str, object], of_camera: Callable[[str], dict[str, 
             raise SettingsError(
                 f"{row.name} is '{values[row.name]}', expected one of: {', '.join(str(c) or repr(c) for c in row.choices)}"
             )
-    values["encoder"] = values["encoder"] or default_encoder(values["model"])
+    row, encoder, values["encoder"] = rows_of(values["model"], values["encoder"], values["checkpoint"])
     network = NetworkSettings(**{f.name: values[f.name] for f in fields(NetworkSettings)})
-    row, encoder = lookup(network.model, network.encoder)
     cameras = _cameras(values["cameras"], of_camera)
     for input_size in {network.input_size, *(camera.input_size for camera in cameras.values())} - {0}:
-        check_input_size(input_size, encoder.patch)
+        check_input_size(input_size, input_unit(row, encoder))
     # Whatever the file's name: weights that were tuned from non-commercial ones are under the same licence.
-    check_licence(network.model, network.encoder, values["allow_noncommercial"])
+    check_licence(network.model, network.encoder, values["allow_noncommercial"], network.checkpoint)
     locate(network.model, network.encoder, network.checkpoint, values["allow_noncommercial"], download=False)
     if values["deterministic"]:
         if network.backend not in ("auto", "torch"):
@@ -132,6 +132,7 @@ def settings_of(values: dict[str, object], of_camera: Callable[[str], dict[str, 
     scan = replace(scan, frame=(scan.frame or values["base_frame"]).lstrip("/"))
     return Settings(
         values=raw,
+        model=row,
         cameras=cameras,
         network=network,
         refine=RefineSettings(depth, scale, _group(StabilizerSettings, values, "stabilizer")),
@@ -163,8 +164,8 @@ def _group(kind: type, values: dict[str, object], group: str, **more):
 
 def _range_of_depth(values: dict[str, object], model: Model) -> tuple[float, float]:
     """The nearest and farthest valid metres; and all other ranges checked."""
-    far = values["max_depth"] or (model.max_depth if model.kind == METRIC else _FAR)
-    if model.kind == METRIC and far > model.max_depth and values["scale.source"] == "none":
+    far = values["max_depth"] or model.max_depth or _FAR
+    if model.max_depth and far > model.max_depth and values["scale.source"] == "none":
         raise SettingsError(
             f"max_depth is {far:g} m, but model '{values['model']}' measures up to {model.max_depth:g} m: set it lower, or 0"
         )

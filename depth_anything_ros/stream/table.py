@@ -9,9 +9,8 @@ from ..geometry import COLORMAPS, MEDIANS, SOURCES, UPSAMPLINGS
 from ..inference import BACKENDS, PRECISIONS
 from ..messages.bridge import BRIDGES
 from ..messages.camera_info import RECTIFY
-from ..models import MODELS
+from ..models import MODEL_NAMES
 
-ENCODER_CHOICES = ("", "vits", "vitb", "vitl", "vitg", "tiny")
 TRANSPORTS = ("auto", "raw", "compressed")
 OUT_OF_RANGE = ("nan", "inf")
 
@@ -30,11 +29,13 @@ class Parameter:
 
 TABLE = (
     Parameter("model", "v2_metric_indoor", "Network. Metres: v2_metric_indoor, v2_metric_outdoor, demo (never for a robot). "
-              "Unitless inverse depth: v1, v2", tuple(MODELS)),
+              "Metres by the focal length of camera_info: da3_metric, depth_pro (which estimates one where there is none). "
+              "Unitless inverse depth: v1, v2, da3_mono. custom: what the file checkpoint says of itself (depth_finetune)",
+              MODEL_NAMES),
     Parameter("encoder", "", "Size of the network: vits, vitb, vitl (vitg: model v2 with your own checkpoint). "
-              "Empty: the model's smallest, vits", ENCODER_CHOICES),
-    Parameter("input_size", 0, "Short side in pixels that images are resized to, a multiple of 14 (demo: 16). "
-              "0: the model's own, 518", limits=(0, 4096)),
+              "Empty: the model's smallest, mostly vits"),
+    Parameter("input_size", 0, "Short side in pixels that images are resized to, a multiple of 14 (demo: 16). da3_mono, "
+              "da3_metric: the long side. depth_pro: both, a multiple of 512. 0: the model's own (518; 504; 1536)", limits=(0, 4096)),
     Parameter("checkpoint", "", "Path of a .pth or .safetensors file. Empty: the published file, downloaded on first use"),
     Parameter("device", "auto", "auto, cpu, cuda, cuda:N or mps"),
     Parameter("max_tokens", 0, "Most patches that a network's input may have, to bound memory: input_size is lowered where an "

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
-from std_msgs.msg import Header
+from std_msgs.msg import Float32MultiArray, Header
 
+from ..messages.camera_info import info_of_grid
 from ..messages.compressed import compressed_color_message, compressed_depth_message, compressed_raw_depth_message
-from ..messages.outgoing import cloud_message, image_message, scale_message, scan_message
+from ..messages.outgoing import cloud_message, image_message, scale_message, scan_message, vector_message
 from ..outputs import Outputs, OutputSettings
 
 _POINTS = {"metres", "camera"}
@@ -66,6 +67,17 @@ _TOPICS: dict[str, tuple[type, set[str], _Make]] = {
         lambda header, outputs, info, old: scale_message(header, outputs.refined.scale),
     ),
     "depth/camera_info": (CameraInfo, {"camera"}, lambda header, outputs, info, old: info),
+    "features": (Image, {"features"}, _image(lambda outputs: outputs.features, "32FC1")),
+    "features/camera_info": (
+        CameraInfo,
+        {"features"},
+        lambda header, outputs, info, old: info_of_grid(header, info, *outputs.features_grid),
+    ),
+    "features/class_token": (
+        Float32MultiArray,
+        {"features", "class token"},
+        lambda header, outputs, info, old: vector_message(outputs.class_token, "channels"),
+    ),
     "rgb/image_rect": (Image, {"camera", "view"}, _image(lambda outputs: outputs.rgb, "rgb8")),
     "rgb/camera_info": (CameraInfo, {"camera", "view"}, lambda header, outputs, info, old: info),
 }
@@ -80,6 +92,7 @@ LACKS = {
     "scan mount": ("no transform", ""),
     "confidence": ("not enabled", "confidence.enabled is false"),
     "scale": ("not enabled", "scale.source is none"),
+    "class token": ("no class token", "this encoder has none"),
 }
 
 

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 
-from ...models import DepthNetwork
+from ...models import DepthNetwork, Examination
 from ..memory import CAPTURES
 from .interface import PRECISIONS
 
@@ -32,11 +35,10 @@ class TorchBackend:
 
     def prepare(self, height: int, width: int) -> None:
         """Compute what belongs to this size; see `Backend`."""
-        self._sizes.setdefault((height, width), self._network.at_size(height, width))
         images = torch.zeros((1, 3, height, width), device=self.device)
         if self.device.type == "cuda":
             with torch.inference_mode(), torch.cuda.device(self.device):
-                self._graphs[tuple(images.shape)] = _Graph(self._sizes[height, width], images)
+                self._graphs[tuple(images.shape)] = _Graph(self._sized(height, width), images)
         self.run(images)
 
     def forget(self, height: int, width: int) -> None:
@@ -46,13 +48,25 @@ class TorchBackend:
 
     def run(self, images: torch.Tensor) -> torch.Tensor:
         """See `Backend`."""
-        network, shape = self._sizes[tuple(images.shape[-2:])], tuple(images.shape)
-        with torch.inference_mode():
-            if self.device.type != "cuda":
-                return network(images)
-            with torch.cuda.device(self.device):
-                graph = self._graphs.get(shape)
-                return graph.run(images) if graph else network(images)  # batches come without: they are large enough
+        with self._at_work():
+            graph = self._graphs.get(tuple(images.shape))  # batches come without: they are large enough
+            return graph.run(images) if graph else self._sized(*images.shape[-2:])(images)
+
+    def examine(self, images: torch.Tensor) -> Examination:
+        """As `run`, but all that the network can say."""
+        with self._at_work():
+            return self._sized(*images.shape[-2:]).examine(images)
+
+    def _sized(self, height: int, width: int) -> DepthNetwork:
+        if (height, width) not in self._sizes:
+            self._sizes[height, width] = self._network.at_size(height, width)
+        return self._sizes[height, width]
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        on_device = torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext()
+        with torch.inference_mode(), on_device:
+            yield
 
 
 class _Graph:
