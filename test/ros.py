@@ -21,6 +21,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
 from std_msgs.msg import Header
+from warm import WarmProcess
 
 OUTPUTS = {
     "depth/image": Image,
@@ -57,13 +58,18 @@ class DepthProcess:
 
     def __init__(self, folder: Path, *arguments: str, command=("-m", "depth_anything_ros.node.depth_node"), **parameters):
         self.log_file = folder / "node.log"
-        line = [sys.executable, *command, "--ros-args"]
+        line = ["--ros-args"]
         # torch starts at once; another backend compiles for seconds, which test_backends.py looks at.
         for name, value in ({"backend": "torch"} | parameters).items():
             text = str(value).lower() if isinstance(value, bool) else str(value) or '""'
             line += ["-p", f"{name.replace('__', '.')}:={text}"]
+        line += arguments
+        if command[0] == "-m":
+            self.process = WarmProcess(command[1], [*command[2:], *line], self.log_file)
+            return
         with self.log_file.open("w") as log:
-            self.process = subprocess.Popen([*line, *arguments], stdout=log, stderr=subprocess.STDOUT, env=os.environ)
+            line = [sys.executable, *command, *line]
+            self.process = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, env=os.environ)
 
     @property
     def log(self) -> str:
