@@ -17,6 +17,7 @@ class WarmProcess:
     """What `subprocess.Popen([python, "-m", module, *arguments])` is, with its output in a file; the methods are Popen's."""
 
     def __init__(self, module: str, arguments: list[str], log: Path):
+        log.touch()
         self._process = _FORKS.Process(target=_run, args=(module, arguments, str(log), dict(os.environ)), daemon=True)
         self._process.start()
         self.pid = self._process.pid

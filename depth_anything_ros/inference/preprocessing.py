@@ -117,10 +117,8 @@ def _resized(image: np.ndarray, size: tuple[int, int], device: torch.device, res
         image = _in_two_steps(image, size)
     same = (image.shape[1], image.shape[0]) == size
     if device.type == "cpu":
-        if same:
-            return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-        how = cv2.INTER_LINEAR if resize == SQUARE else cv2.INTER_CUBIC
-        return torch.from_numpy(cv2.resize(image.astype(np.float32), size, interpolation=how)).permute(2, 0, 1)
+        image, how = image.astype(np.float32), cv2.INTER_LINEAR if resize == SQUARE else cv2.INTER_CUBIC
+        return torch.from_numpy(image if same else cv2.resize(image, size, interpolation=how)).permute(2, 0, 1)
     staged = torch.empty(image.shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
     staged.numpy()[...] = image
     uploaded = staged.to(device, non_blocking=True).permute(2, 0, 1)

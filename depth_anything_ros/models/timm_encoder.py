@@ -53,7 +53,7 @@ class TimmEncoder(nn.Module):
 
     Each level has had the network's final LayerNorm where it has one for that level: all levels of a columnar network
     (but none of ConvMixer, of a ViT-SAM with a neck, and of a network that normalises after pooling, as BEiT), the last of a
-    pyramidal one (levels 1 to 3 of CoaT and VOLO, none of Hiera).
+    pyramidal one (levels 1 to 3 of VOLO and of CoaT but Lite, none of Hiera).
 
     Args:
         name: of timm, with or without the tag of its weights: "vit_small_patch16_224.augreg_in21k".

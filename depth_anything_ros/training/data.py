@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From paths of bags and folders to pairs for training and pairs that are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .folders import pairs_in
+from .samples import Bounds, DataError, Pair, Survey, split, survey
+
+_MOST_HELD_OUT = 100  # images; of more, an even selection: a validation must not take longer than the training between two
+
+
+@dataclass(frozen=True)
+class Data:
+    """What there is to train on.
+
+    Attributes:
+        training, held_out: in the order of time.
+        found: in those for training.
+        focal: of the robot's camera in short sides of the image; 0: unknown, or not always the same.
+        facts: about each bag, in words.
+    """
+
+    training: list[Pair]
+    held_out: list[Pair]
+    found: Survey
+    focal: float
+    facts: tuple[str, ...]
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a path is of a recording, and not of a folder of images."""
+    if not path.is_dir():
+        return True
+    return (path / "metadata.yaml").exists() or any({".mcap", ".db3"} & set(file.suffixes) for file in path.iterdir())
+
+
+def gather(
+    paths: Sequence[Path],
+    validation: str,
+    open_bag: Callable[[Path], tuple[Path, dict]],
+    bounds: Bounds,
+    per_metre: float = 0.0,
+    progress: Callable[[], object] = lambda: None,
+) -> Data:
+    """All pairs, looked at once.
+
+    Args:
+        validation: a share of each recording, such as "0.2", or the path of another one.
+        open_bag: extracts a bag into a folder; returns that, and what `bags.extract` says.
+        per_metre: see `folders.pairs_in`.
+
+    Raises:
+        DataError: they cannot be trained on; BagError: a bag cannot be read.
+    """
+    facts, focals = [], []
+
+    def pairs_of(path: Path) -> list[Pair]:
+        if not path.exists():
+            raise DataError(f"there is no '{path}', expected a share or another recording for --validation")
+        if not is_bag(path):
+            focals.append(0.0)
+            return pairs_in(path, per_metre)
+        folder, said = open_bag(path)
+        focals.append(said["focal"])
+        left_out = "; ".join(f"{count} left out: {reason}" for reason, count in said["left_out"].items())
+        facts.append(", ".join(filter(None, (f"{path}: {said['image']} with {said['depth']}", left_out, *said["damage"]))))
+        return pairs_in(folder)
+
+    training, held_out = [], []
+    share = _share(validation)
+    for path in paths:
+        pairs = pairs_of(path)
+        first, last = split(pairs, share) if share else (pairs, [])
+        training += first
+        held_out += last
+    if not share:
+        held_out = pairs_of(Path(validation))
+    if len(held_out) > _MOST_HELD_OUT:
+        held_out = [held_out[index] for index in np.linspace(0, len(held_out) - 1, _MOST_HELD_OUT).round().astype(int)]
+    found, other = (survey(pairs, bounds, progress) for pairs in (training, held_out))
+    if found.size != other.size:
+        sizes = " and ".join(f"{size[0]}x{size[1]}" for size in (found.size, other.size))
+        raise DataError(f"images to train on and images held out are of different cameras: {sizes}")
+    same = bool(focals) and min(focals) > 0 and max(focals) < 1.01 * min(focals)
+    return Data(training, held_out, found, float(np.mean(focals)) if same else 0.0, tuple(facts))
+
+
+def _share(validation: str) -> float:
+    """The share that is held out; 0: `validation` is a path."""
+    try:
+        share = float(validation)
+    except ValueError:
+        return 0.0
+    if not 0 < share < 1:
+        raise DataError(f"--validation is {validation}, expected a share between 0 and 1, or the path of another recording")
+    return share
