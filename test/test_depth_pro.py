@@ -338,10 +338,15 @@ def test_tiles_at_once_follow_free_memory(network, monkeypatch):
     assert tile_batch_for(100_000_000, tokens=577, width=1024, element_size=2, share=1.0) == 7
     assert tile_batch_for(0, tokens=577, width=1024, element_size=2) == 1
     # 65 tokens of a tile of 128 pixels, 32 wide, 4 bytes: 99,840 bytes.
+    monkeypatch.setattr("torch.are_deterministic_algorithms_enabled", lambda: False)
     monkeypatch.setattr("depth_anything_ros.models.depth_pro.free_memory", lambda device: 4 * 99_840)
     assert network.at_size(512, 512).tile_batch == 2
     monkeypatch.setattr("depth_anything_ros.models.depth_pro.free_memory", lambda device: None)
     assert network.at_size(512, 512).tile_batch == 0
+    monkeypatch.setattr("torch.are_deterministic_algorithms_enabled", lambda: True)
+    first = network.at_size(512, 512).tile_batch
+    monkeypatch.setattr("depth_anything_ros.models.depth_pro.free_memory", lambda device: 2**40)
+    assert network.at_size(512, 512).tile_batch == first  # the same bytes, whatever is free
 
 
 def test_free_memory_is_what_the_kernel_says(monkeypatch, tmp_path):

@@ -245,11 +245,11 @@ def test_a_change_that_makes_no_sense_is_refused_with_the_reason(camera, change,
 def test_a_network_that_cannot_be_loaded_leaves_the_old_one_running(camera, tmp_path):
     """Every parameter of the failed request goes back, also one that has nothing to do with the network."""
     broken = tmp_path / "broken.pth"
-    broken.write_bytes(b"PK" + b"\0" * 98)
+    broken.write_bytes(b"\0" * 100)
     asked = {"model": "v2", "encoder": "vits", "checkpoint": str(broken), "input_size": 112, "max_depth": 7.0}
     assert camera.set_parameters(**asked)[0]
     camera.wait(lambda: camera.values.get("problems: network change") == "1", "the failure in diagnostics")
-    assert "damaged or incomplete" in camera.values["last error"]
+    assert "is not a PyTorch or safetensors file" in camera.values["last error"]
     camera.spin(1.5)
     before = {"model": "demo", "encoder": "", "checkpoint": "", "input_size": 0, "max_depth": 0.0}
     assert {name: camera.get_parameter(name) for name in before} == before

@@ -31,6 +31,7 @@ from .process import use_large_shared_memory
 
 _CLOCK = "/clock"
 _TICK_NS = 10_000_000  # of the recorded time, from one message on /clock to the next
+_SILENT = 3.0  # seconds without a word from a node that says something each second
 _GONE = 5.0  # seconds without a reader and without a word after which the node is gone
 _STEADY = 1.0  # seconds without a change of readers
 _LAST_COUNT = 3.0  # seconds in which /diagnostics tell of the last image
@@ -174,7 +175,7 @@ class BagPlayer(Node):
             self._raise_failure()
             waited = time.monotonic() - begin
             gone = min(waited, watch.silence) > _GONE and not self._read_by_depth()
-            if gone or watch.silence > patience:
+            if gone or waited > patience and watch.silence > _SILENT or watch.silence > patience:
                 raise PlayerError(f"the depth node has said nothing for {watch.silence:.0f} s: {what}")
             if waited > patience:
                 raise PlayerError(f"waited {waited:.0f} s for the depth node ({watch.state}, network {watch.network}): {what}")
