@@ -3,11 +3,13 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import timm
 import torch
 from ros import DepthProcess, bench, depth_of, picture, stamp_of
+from safetensors.torch import load_file
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float32MultiArray
 from tiny_depth_node import write_weights
@@ -23,7 +25,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     found = {name: write_weights(name, folder) for name in ("depth_pro", "da3_metric", "da3_mono")}
     torch.manual_seed(3)
-    network = new_network("vit_tiny_patch16_224", "metric", max_depth=12.0, input_size=96, features=16, out_channels=(8, 8, 8, 8))
+    network = new_network("vit_tiny_patch16_224", "metric", 12.0, 96, features=16, out_channels=(8, 8, 8, 8))
     found["custom"] = save_network(network, folder / "custom.safetensors", "scratch", "CC-BY-NC-4.0")
     return found
 
@@ -154,9 +156,9 @@ def test_features_come_with_their_grid_when_somebody_listens(camera, files):
     assert info.k[0] == pytest.approx(0.4 * depth_info.k[0]) and info.p[5] == pytest.approx(0.4 * depth_info.p[5])
     assert info.k[2] + 0.5 == pytest.approx(0.4 * (depth_info.k[2] + 0.5))  # the same place, half a pixel from the corner
     reference = timm.create_model("vit_tiny_patch16_224", num_classes=0, dynamic_img_size=True).eval()
-    state = {n.removeprefix("pretrained.model."): t for n, t in _tensors(files["custom"]).items() if n.startswith("pretrained.")}
-    reference.load_state_dict(_of_224(state), strict=True)
-    tokens, token = _expected(reference)
+    state, prefix = load_file(files["custom"]), "pretrained.model."
+    reference.load_state_dict({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}, strict=True)
+    tokens, token = expected_of(reference)
     said = np.frombuffer(image.data, np.float32).reshape(48, 192)
     np.testing.assert_allclose(said, tokens, atol=2e-3)
     vector = messages["features/class_token"][-1]
@@ -164,19 +166,8 @@ def test_features_come_with_their_grid_when_somebody_listens(camera, files):
     np.testing.assert_allclose(vector.data, token, atol=2e-3)
 
 
-def _tensors(path):
-    from safetensors.torch import load_file
-
-    return load_file(path)
-
-
-def _of_224(state):
-    return state
-
-
-def _expected(reference):
-    import cv2
-
+def expected_of(reference):
+    """(patch tokens, class token) of the picture as the network has to see it."""
     pixels = cv2.resize(RGB.astype(np.float32) / 255, (128, 96), interpolation=cv2.INTER_CUBIC)
     pixels = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     with torch.inference_mode():

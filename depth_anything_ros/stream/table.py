@@ -35,7 +35,8 @@ TABLE = (
     Parameter("encoder", "", "Size of the network: vits, vitb, vitl (vitg: model v2 with your own checkpoint). "
               "Empty: the model's smallest, mostly vits"),
     Parameter("input_size", 0, "Short side in pixels that images are resized to, a multiple of 14 (demo: 16). da3_mono, "
-              "da3_metric: the long side. depth_pro: both, a multiple of 512. 0: the model's own (518; 504; 1536)", limits=(0, 4096)),
+              "da3_metric: the long side. depth_pro: both, a multiple of 512. 0: the model's own (518; 504; 1536)",
+              limits=(0, 4096)),
     Parameter("checkpoint", "", "Path of a .pth or .safetensors file. Empty: the published file, downloaded on first use"),
     Parameter("device", "auto", "auto, cpu, cuda, cuda:N or mps"),
     Parameter("max_tokens", 0, "Most patches that a network's input may have, to bound memory: input_size is lowered where an "
