@@ -120,8 +120,8 @@ MULTI_CAMERA = (
     Argument("compressed", "", "compressed topic of each camera (empty: <image>/compressed, where no raw image is published)"),
     Argument("frame_id", "", "optical frame of each camera's outputs (empty: the image's own)"),
     *(_BY_NAME[name] for name in ("model", "encoder", "checkpoint", "allow_noncommercial", "input_size", "device",
-                                  "base_frame", "scale", "scale_topic", "stabilizer", "namespace", "params_file", "use_sim_time",
-                                  "autostart", "log_level")),
+                                  "base_frame", "scale", "scale_topic", "stabilizer", "namespace", "params_file",
+                                  "use_sim_time", "autostart", "log_level")),
 )  # fmt: skip
 
 NAV2 = (
