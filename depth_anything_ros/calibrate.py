@@ -17,7 +17,7 @@ import numpy as np
 from .command_line import add_network_options, chosen_estimator
 from .geometry import Camera, Fit, FitError, fit_inverse_depth, sample_grid
 from .inference import DepthEstimator, ImageError, InferenceError
-from .models import METRIC, ModelError
+from .models import CANONICAL, METRIC, ModelError
 
 _POINT = re.compile(r"(\d+),(\d+)=([0-9.]+)")
 
@@ -120,6 +120,8 @@ def _pairs(photos: dict, estimator: DepthEstimator, fov_deg: float) -> tuple[np.
         camera = Camera.from_fov(bgr.shape[1], bgr.shape[0], fov_deg) if fov_deg else None
         focal = camera.focal if camera else 0.0
         prediction = estimator.predict(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), camera and (camera.fx, camera.fy))
+        if estimator.network.model.kind == CANONICAL and not camera:
+            raise ValueError(f"model '{estimator.model}' makes metres of the focal length: give --fov-deg, as camera_info says")
         relative = prediction.kind != METRIC
         values = prediction.tensor if relative else 1 / prediction.tensor
         pixels = np.array([point[:2] for point in points], np.float64)

@@ -200,7 +200,7 @@ def _network(options: argparse.Namespace) -> tuple[DepthNetwork, str, str]:
         network = new_network(options.timm, kind, options.metric, options.input_size, pretrained=options.pretrained)
         if not network.pretrained.any_size:
             raise ModelError(f"'{options.timm}' takes images of one size only: choose one that takes any, such as a vit_*")
-        licence = network.pretrained.model.pretrained_cfg.get("license") or "that of timm's weights, which does not say"
+        licence = network.pretrained.model.pretrained_cfg.get("license") or "unknown"
         return network, f"timm/{options.timm}", licence if options.pretrained else "your own"
     row, sizes, encoder = rows_of(options.model, options.encoder, options.checkpoint)
     size = options.input_size or row.input_size

@@ -17,6 +17,8 @@ from .models import METRIC, ModelError
 from .outputs import ColorSettings, Outputs, OutputSettings
 from .pipeline import DepthSettings, Frame, Refiner, RefineSettings, Side
 
+_SKY = 1000.0  # metres; what is farther is no part of the picture's range
+
 
 def main(args: list[str] | None = None) -> int:
     """Write `<name>_depth.png` (colour) and `<name>_depth.npy` ((H, W) float32) beside each photo or into --output."""
@@ -32,6 +34,8 @@ def main(args: list[str] | None = None) -> int:
     )
     parser.add_argument("--colormap", default="turbo", choices=COLORMAPS)
     options = parser.parse_args(args)
+    if not 0 <= options.fov_deg <= 170:
+        parser.error(f"--fov-deg {options.fov_deg:g} is not between 0 (unknown) and 170")
     try:
         estimator = chosen_estimator(options)
     except (ModelError, ValueError) as error:
@@ -58,7 +62,7 @@ def _convert(path: Path, options: argparse.Namespace, estimator: DepthEstimator)
         print(f"depth_image: '{path}': {error}", file=sys.stderr)
         return 1
     values = prediction.at_image_size()
-    near, far = np.percentile(values, (2, 98))
+    near, far = np.percentile(values[values < _SKY] if (values < _SKY).any() else values, (2, 98))
     color = ColorSettings(options.colormap, float(near), float(max(far, near + 1e-3)))
     frame = Frame(rgb)
     refined = Refiner().refine(frame, prediction, RefineSettings(DepthSettings(0.0, np.inf)))

@@ -82,6 +82,7 @@ def _download(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     """1 if a file is not what it should be."""
     if options.file:
+        options.file = options.file.expanduser()
         row, sizes, encoder = rows_of(options.model, options.encoder, str(options.file))
         locate(options.model, options.encoder, str(options.file), allow_noncommercial=True)  # a name that says otherwise
         found = [(Entry(options.model, encoder, row, sizes, None), options.file)]

@@ -171,6 +171,8 @@ def test_without_a_focal_length_there_are_no_metres(published):
     estimator = DepthEstimator.create("da3_metric", checkpoint=str(published), device="cpu", backend="torch", input_size=252)
     rgb = np.random.default_rng(3).integers(0, 256, (480, 640, 3), np.uint8)
     unknown, known = estimator.predict_batch([rgb, rgb], [None, (600.0, 600.0)])
+    assert known.network == estimator.name and unknown.network != known.network  # no scale of the one is for the other
+    assert estimator.name.split("/")[2] == "252"  # the long side, as input_size says
     assert unknown.kind == "relative" and unknown.focal is None
     assert known.kind == "metric"
     near = known.values < 9999

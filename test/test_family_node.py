@@ -106,6 +106,7 @@ def test_depth_anything_3_has_metres_only_with_a_focal_length(camera, files):
     assert np.isfinite(relative).all() and relative.min() > 0
     told(camera, "focal length", "unknown: no metres")
     told(camera, "last error", "no metres: this network makes them of the focal length, but camera_info")
+    assert camera.values["calibration"] == "none"
     assert all(stamp_of(message) != stamp for message in camera.received["depth/image"])
 
 
@@ -154,7 +155,7 @@ def test_features_come_with_their_grid_when_somebody_listens(camera, files):
     assert (info.width, info.height, info.binning_x, info.binning_y) == (128, 96, 16, 16)
     depth_info = camera.expect("depth/camera_info", stamp)
     assert info.k[0] == pytest.approx(0.4 * depth_info.k[0]) and info.p[5] == pytest.approx(0.4 * depth_info.p[5])
-    assert info.k[2] + 0.5 == pytest.approx(0.4 * (depth_info.k[2] + 0.5))  # the same place, half a pixel from the corner
+    assert info.k[2] + 8 == pytest.approx(0.4 * (depth_info.k[2] + 0.5))  # from the corner; the first patch's centre is at 8
     reference = timm.create_model("vit_tiny_patch16_224", num_classes=0, dynamic_img_size=True).eval()
     state, prefix = load_file(files["custom"]), "pretrained.model."
     reference.load_state_dict({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}, strict=True)
@@ -169,7 +170,7 @@ def test_features_come_with_their_grid_when_somebody_listens(camera, files):
 def expected_of(reference):
     """(patch tokens, class token) of the picture as the network has to see it."""
     pixels = cv2.resize(RGB.astype(np.float32) / 255, (128, 96), interpolation=cv2.INTER_CUBIC)
-    pixels = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    pixels = (pixels - np.array(reference.pretrained_cfg["mean"])) / reference.pretrained_cfg["std"]
     with torch.inference_mode():
         found = reference.forward_features(torch.from_numpy(pixels.transpose(2, 0, 1)).float()[None])[0].numpy()
     return found[1:], found[0]

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from depth_anything_ros.depth_models import main
+from depth_anything_ros.inference import DepthEstimator
 from depth_anything_ros.models import (
     MODELS,
     CheckpointError,
@@ -26,6 +27,7 @@ from depth_anything_ros.models import (
     save_network,
 )
 from depth_anything_ros.models.catalogue import ADVICE, entries
+from depth_anything_ros.models.zoo import noncommercial
 
 DOCS = (Path(__file__).parent.parent / "docs" / "models.md").read_text()
 
@@ -155,6 +157,62 @@ def test_a_file_of_ones_own_gives_the_same_network_again(own):
     assert said["licence"] == "Apache-2.0" and said["origin"] == "scratch" and said["note"] == "of a test"
 
 
+@pytest.mark.parametrize("name", ["eva02_tiny_patch14_224", "test_vit_relpos", "coat_lite_tiny", "hiera_tiny_224"])
+def test_tables_that_no_file_holds_and_weights_that_are_shared_come_back(name, tmp_path):
+    """Rotary embeddings and indices of relative positions are no parameters; CoaT has one tensor under two names."""
+    torch.manual_seed(0)
+    network = new_network(name, features=8, out_channels=(8, 8, 8, 8))
+    path = save_network(network, tmp_path / "own.safetensors", "scratch", "Apache-2.0")
+    again = create_model("custom", checkpoint=str(path))
+    unit = network.patch
+    height, width = (4 * unit, 6 * unit)
+    images = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = network.at_size(height, width)(images)
+        torch.testing.assert_close(again.at_size(height, width)(images), expected, atol=0, rtol=0)
+
+
+def test_weights_have_an_identity_that_is_not_their_files_name(own, tmp_path):
+    network, path = own
+    first = rows_of("custom", checkpoint=str(path))[0].identity
+    copy = save_network(network, tmp_path / "copy.safetensors", "scratch", "Apache-2.0")
+    assert rows_of("custom", checkpoint=str(copy))[0].identity == first
+    with torch.no_grad():
+        network.depth_head.scratch.output_conv2[2].bias += 1e-3
+    save_network(network, copy, "scratch", "Apache-2.0")
+    with torch.no_grad():
+        network.depth_head.scratch.output_conv2[2].bias -= 1e-3
+    second = rows_of("custom", checkpoint=str(copy))[0].identity  # the same file's name, trained on
+    assert second != first
+    assert DepthEstimator.create("custom", checkpoint=str(copy), device="cpu", backend="torch").name.endswith(f"/96/{second}")
+
+
+@pytest.mark.parametrize(
+    "licence, free",
+    [
+        ("apache-2.0", True),
+        ("Apache-2.0", True),
+        ("mit", True),
+        ("your own", True),
+        ("Some Licence", True),
+        ("cc-by-nc-4.0", False),
+        ("CC-BY-NC-SA-4.0", False),
+        ("apple-amlr", False),
+        ("fair-noncommercial-research-license", False),
+        ("seer-license", False),
+        ("unknown", False),
+    ],
+)
+def test_licences_in_all_their_spellings(licence, free):
+    assert noncommercial(licence) != free
+
+
+def test_weights_under_another_name_are_asked_about_too(tmp_path):
+    torch.save({}, tmp_path / "mine.pth")
+    with pytest.raises(LicenceError, match="CC-BY-NC-4.0"):
+        create_model("v2", "vitb", str(tmp_path / "mine.pth"))
+
+
 def test_a_tuned_network_of_the_zoo_keeps_its_encoder_and_its_numbers(tmp_path):
     network = create_model("demo")
     with torch.no_grad():
@@ -183,6 +241,11 @@ def test_what_a_file_says_of_itself_is_not_believed_blindly(own, tmp_path):
         create_model("custom", checkpoint=changed(path, tmp_path / "new.safetensors", format=7))
     with pytest.raises(CheckpointError, match="cannot be understood"):
         create_model("custom", checkpoint=changed(path, tmp_path / "odd.safetensors", model={"kind": "metric", "colour": 1}))
+    of_model = {"kind": "metric", "max_depth": 15.0, "input_size": 96, "align_corners": False}
+    for spoilt in ({"kind": "banana"}, {"resize": "x"}, {"input_size": "96"}, {"max_depth": 0.0}, {"mean": [1.0]}):
+        with pytest.raises(CheckpointError, match="cannot be understood"):
+            odd = changed(path, tmp_path / f"{next(iter(spoilt))}.safetensors", model=of_model | spoilt)
+            create_model("custom", checkpoint=odd)
     with pytest.raises(CheckpointError, match="set model to custom"):
         create_model("v2", checkpoint=str(path))
     with pytest.raises(CheckpointError, match="does not say what network it is of"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from depth_anything_ros.models import ENCODERS, MODELS, build
+from depth_anything_ros.models import ENCODERS, MODELS, Model, build
 from depth_anything_ros.models.zoo import Encoder
 from depth_anything_ros.node.depth_node import main
 
@@ -20,21 +20,19 @@ TINY = {  # model -> (encoder's name, row, taps, what is different in the model'
 }
 
 
-def shrink() -> None:
-    """Put the tiny ones into the zoo, under the licences of the real ones."""
-    for name, (encoder, row, taps, changes) in TINY.items():
-        model = MODELS[name]
-        licence = {encoder: model.licence(next(iter(model.taps)))}
-        ENCODERS[encoder] = row
-        MODELS[name] = replace(model, taps={encoder: taps}, weights={}, unpublished_licence=licence, **changes)
+def tiny(name: str) -> Model:
+    """The row of a model, with its tiny encoder only, under the licence of the real one."""
+    encoder, _, taps, changes = TINY[name]
+    model = MODELS[name]
+    licence = {encoder: model.licence(next(iter(model.taps)))}
+    return replace(model, taps={encoder: taps}, weights={}, unpublished_licence=licence, **changes)
 
 
 def write_weights(name: str, folder: Path) -> Path:
     """Random weights of a tiny network, whose output is positive all over, in the published layout."""
-    shrink()
-    encoder, row, taps, _ = TINY[name]
+    _, row, taps, _ = TINY[name]
     torch.manual_seed(1)
-    network = build(MODELS[name], row, taps)
+    network = build(tiny(name), row, taps)
     if name == "depth_pro":
         network.head[4].bias.data.fill_(0.6)
         network.fov.head[-1].bias.data.fill_(70.0)  # degrees
@@ -46,5 +44,6 @@ def write_weights(name: str, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    shrink()
+    MODELS.update({name: tiny(name) for name in TINY})
+    ENCODERS.update({encoder: row for encoder, row, _, _ in TINY.values()})
     sys.exit(main())

@@ -14,11 +14,13 @@ import numpy as np
 import torch
 
 from ..models import CANONICAL, METRIC, RELATIVE, DepthNetwork, Examination, create_model, input_unit, rows_of
+from ..models.zoo import LONG_SIDE
 from .backends import candidates
 from .executor import Executor
 from .prediction import Features, Focal, Prediction
 from .preprocessing import ImageError, check_input_size, network_size, preprocess
 
+_POSSIBLE = 5.0, 170.0  # degrees: a field of view that an estimate is believed of
 _NEAREST, _FARTHEST = 1e-4, 1e4  # metres, of canonical networks (Depth Pro's `infer`)
 
 
@@ -39,7 +41,7 @@ class DepthEstimator:
         model, encoder: names in the zoo.
         input_size: the short side that images are resized to, pixels.
         max_tokens: see `network_size`.
-        weights: name of the checkpoint's file, if it is not the published one.
+        weights: name of the checkpoint's file, if it is not the published one; of one that describes itself, its identity.
     """
 
     executor: Executor
@@ -84,7 +86,7 @@ class DepthEstimator:
         choices = candidates(backend, precision, target)
         network = create_model(model, encoder, checkpoint, allow_noncommercial)
         published = row.weights[encoder].file.rsplit("/", 1)[-1] if encoder in row.weights else ""
-        weights = "" if not checkpoint or Path(checkpoint).name == published else Path(checkpoint).name
+        weights = row.identity or ("" if not checkpoint or Path(checkpoint).name == published else Path(checkpoint).name)
         return cls(Executor(network, target, choices, log), model, encoder, input_size, max_tokens, weights)
 
     @property
@@ -135,9 +137,9 @@ class DepthEstimator:
         """The prediction for one image, (H, W, 3) uint8 RGB; `focal`: see `predict_batch`."""
         return self.predict_batch([rgb], [focal])[0]
 
-    def _name(self, short_side: int) -> str:
-        """ "model/encoder/input size", and the file of weights that are not the published ones: what a scale belongs to."""
-        return f"{self.model}/{self.encoder}/{short_side}" + (f"/{self.weights}" if self.weights else "")
+    def _name(self, input_size: int) -> str:
+        """ "model/encoder/input size", and which weights if they are not the published ones: what a scale belongs to."""
+        return f"{self.model}/{self.encoder}/{input_size}" + (f"/{self.weights}" if self.weights else "")
 
     def predict_batch(
         self,
@@ -170,16 +172,21 @@ class DepthEstimator:
             raise ImageError(f"a batch takes images of one network_size, got {', '.join(map(str, sorted(sizes)))}")
         size, row = sizes.pop(), self.network.model
         focals = list(focals) or [None] * len(images)
+        lacking = [row.says_fov and focal is None for focal in focals]
+        if any(lacking) and not all(lacking):  # those that lack nothing are not to be computed in another way for it
+            found = {}
+            for which in (True, False):
+                places = [i for i, lacks in enumerate(lacking) if lacks == which]
+                shown = [images[i] for i in places], [focals[i] for i in places]
+                found |= dict(zip(places, self.predict_batch(*shown, confidence, features, spent)))
+            return [found[i] for i in range(len(images))]
         start = time.perf_counter()
         with self._device_errors(), torch.inference_mode():
             batch = preprocess(images, size, self.device, row)
             if confidence:
                 batch = torch.cat([batch, batch.flip(-1)])
             begun = time.perf_counter()
-            if features or (row.says_fov and None in focals):
-                said = self.executor.examine(batch)
-            else:
-                said = Examination(self.executor.run(batch))
+            said = self.executor.examine(batch) if features or any(lacking) else Examination(self.executor.run(batch))
             values = said.values
             finite = bool(torch.isfinite(values).all())  # waits for the device
         spent("preprocess", begun - start)
@@ -191,14 +198,16 @@ class DepthEstimator:
         if confidence:
             values, mirrored = values[: len(images)], values[len(images) :].flip(-1)
             agreed = (torch.minimum(values, mirrored) + 1e-6) / (torch.maximum(values, mirrored) + 1e-6)
-        name, predictions = self._name(min(size)), []
+        side = max(size) if row.resize == LONG_SIDE else min(size)
+        predictions = []
         for i, (rgb, focal) in enumerate(zip(images, focals)):
-            estimated = focal is None and said.fov is not None
-            if estimated:
+            if lacking[i] and _POSSIBLE[0] < float(said.fov[i]) < _POSSIBLE[1]:
                 focal = (0.5 * rgb.shape[1] / math.tan(math.radians(float(said.fov[i])) / 2),) * 2
-            kind, tensor = row.kind, values[i]
+            kind, tensor, name = row.kind, values[i], self._name(side)
             if kind == CANONICAL:
                 kind, tensor = self._metres(tensor, rgb.shape[:2], focal)
+                # A scale that was found for one of these is none for the others.
+                name += "/no focal length" if focal is None else "/estimated focal length" if lacking[i] else ""
             predictions.append(
                 Prediction(
                     tensor,
@@ -209,7 +218,7 @@ class DepthEstimator:
                     row.max_depth,
                     agreed[i],
                     focal if row.kind == CANONICAL else None,
-                    estimated,
+                    lacking[i] and focal is not None,
                     _features(said, i, size) if features else None,
                 )
             )

@@ -123,13 +123,11 @@ class Executor:
 
     def examine(self, images: torch.Tensor) -> Examination:
         """As `run`, but all that the network can say: by torch, which may not be what executes it otherwise."""
-        size = (images.shape[-1], images.shape[-2])
-        backend = self._at_hand(size)
-        if backend.name != "torch":
-            if self._examiner is None:
-                self._examiner = open_backend(self._candidates[-1], self.network, self.device)
-            backend = self._examiner
-        return backend.examine(images)
+        if self._candidates[0][0] == "torch":
+            return self._at_hand((images.shape[-1], images.shape[-2])).examine(images)
+        if self._examiner is None:
+            self._examiner = open_backend(self._candidates[-1], self.network, self.device)
+        return self._examiner.examine(images)
 
     def _at_hand(self, size: tuple[int, int]) -> Backend:
         """The backend for inputs of (width, height), prepared if need be."""

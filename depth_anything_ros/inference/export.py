@@ -20,7 +20,7 @@ def program_of(network: DepthNetwork, height: int, width: int) -> torch.export.E
 
 
 def onnx_of(network: DepthNetwork, height: int, width: int, metadata: dict[str, str] | None = None) -> bytes:
-    """An ONNX file: `image` (1, 3, height, width) float32, ImageNet-normalised RGB -> `depth` (1, height, width) float32.
+    """An ONNX file: `image` (1, 3, height, width) float32, normalised RGB -> `depth` (1, height, width) float32.
 
     Args:
         metadata: what the file is to say of itself.

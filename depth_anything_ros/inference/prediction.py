@@ -36,7 +36,8 @@ class Prediction:
         kind: "metric" (metres along the optical axis) or "relative" (inverse depth of unknown scale and shift, near = large).
         image_size: (height, width) of the image that was given.
         align_corners: how the reference implementation of this model enlarges its output.
-        network: "model/encoder/input size", and the file of weights that are not the published ones.
+        network: "model/encoder/input size", which weights if not the published ones, and what stood for a focal length that was
+            needed and not known.
         limit: metres that the network cannot go beyond (metric only): sky and all that is farther is there; 0: none.
         confidence: (h, w) float32 from 0 to 1, or None: see `DepthEstimator.predict_batch`.
         focal: (fx, fy) in pixels of the image that metres were made with; None: the network takes none.

@@ -70,8 +70,8 @@ _ROWS = (
     Argument("checkpoint", "", "file with weights (empty: as in params_file, else the published ones)", "checkpoint"),
     _switch("allow_noncommercial", "", "true: accept weights that forbid commercial use (empty: as in params_file, else false)",
             "allow_noncommercial"),
-    Argument("input_size", "", "short side of the network's input, pixels, a multiple of 14, demo: 16 (empty: the preset's,"
-             " else the model's own, 518)", "input_size", int),
+    Argument("input_size", "", "size of the network's input, pixels: its short side, for most models a multiple of 14; see"
+             " docs/models.md for others (empty: the preset's, else the model's own)", "input_size", int),
     Argument("device", "", "auto, cpu, cuda, cuda:N, mps (empty: as in params_file, else auto)", "device"),
     Argument("base_frame", "", "frame of the robot, z up from the ground, for heights and the scan (empty: as in params_file,"
              " else base_link)", "base_frame"),

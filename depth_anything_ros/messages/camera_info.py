@@ -83,7 +83,7 @@ def info_of_camera(header: Header, camera: Camera) -> CameraInfo:
 
 
 def info_of_grid(header: Header, info: CameraInfo | None, size: tuple[int, int], cells: tuple[int, int]) -> CameraInfo:
-    """The CameraInfo of a grid over an image: of (width, height) pixels, each cell of which is binned to one.
+    """The CameraInfo of a grid over an image of (width, height) pixels, whose cells are bins: each binned pixel is a centre.
 
     Args:
         info: of the same view at another size; None: it is not calibrated, which K says by its zeros.
@@ -98,8 +98,9 @@ def info_of_grid(header: Header, info: CameraInfo | None, size: tuple[int, int],
     for matrix, row in ((k, 3), (p, 4)):
         matrix[:row] = [value * sx for value in matrix[:row]]
         matrix[row : 2 * row] = [value * sy for value in matrix[row : 2 * row]]
-        matrix[2] += (sx - 1) / 2  # pixel centres lie at whole coordinates
-        matrix[row + 2] += (sy - 1) / 2
+        # Pixel centres lie at whole coordinates, and consumers divide by the binning: a bin would be where its first pixel is.
+        matrix[2] += (sx - grid.binning_x) / 2
+        matrix[row + 2] += (sy - grid.binning_y) / 2
     grid.distortion_model, grid.d, grid.k, grid.p, grid.r = info.distortion_model, info.d, k, p, info.r
     return grid
 

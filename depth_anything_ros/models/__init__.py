@@ -54,14 +54,16 @@ def create_model(name: str, encoder: str = "", checkpoint: str = "", allow_nonco
             "depth_pro" (metres once the focal length is known), or "custom" (what the checkpoint says of itself).
         encoder: "vits", "vitb", "vitl", "vitg" (V2 with your own checkpoint only), ...; empty: the model's smallest.
         checkpoint: a `.pth` or `.safetensors` file; empty: the published one, downloaded into the hub's cache on first use.
-        allow_noncommercial: accept published weights whose licence forbids commercial use.
+        allow_noncommercial: accept weights whose licence forbids commercial use.
 
     Raises:
         ModelError: an unknown name. Its kinds: CheckpointError (file missing, damaged, of another model), LicenceError.
     """
     model, row, encoder = rows_of(name, encoder, str(checkpoint))
+    check_licence(name, encoder, allow_noncommercial, str(checkpoint))  # whatever the file's name
     path = locate(name, encoder, str(checkpoint), allow_noncommercial)
-    with torch.device("meta"):  # the weights replace every parameter: nothing to initialise
+    # The weights replace every parameter: nothing to initialise. But timm keeps tables that no file holds.
+    with torch.device("cpu" if row.timm else "meta"):
         network = build(model, row, model.taps[encoder])
     load_checkpoint(network, path, encoder)
     return network.requires_grad_(False).eval()

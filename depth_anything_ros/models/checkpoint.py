@@ -60,8 +60,9 @@ def load_checkpoint(network: nn.Module, path: Path, encoder: str) -> None:
     if found:
         of = f"{network.model.architecture} checkpoint with encoder '{encoder}'"
         raise CheckpointError(f"'{path}' is not a {of}: {'; '.join(found)}")
-    plain = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
-    network.load_state_dict(plain, strict=True, assign=True)
+    for name, tensor in state.items():
+        state[name] = tensor.float() if tensor.is_floating_point() else tensor  # one by one: the lower precision is let go of
+    network.load_state_dict(state, strict=True, assign=True)
 
 
 def read_tensors(path: Path) -> StateDict:

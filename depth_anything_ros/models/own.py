@@ -7,6 +7,7 @@ What is trained here cannot go wrong that way: the file's header holds the rows 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, fields
 from functools import lru_cache
@@ -18,10 +19,22 @@ from safetensors.torch import save_file
 
 from .errors import CheckpointError, ModelError
 from .network import DepthNetwork
-from .zoo import CUSTOM, DEPTH_ANYTHING, ENCODERS, METRIC, RELATIVE, Encoder, Model, lookup
+from .zoo import (
+    CUSTOM,
+    DEPTH_ANYTHING,
+    DEPTH_ANYTHING_3,
+    ENCODERS,
+    LONG_SIDE,
+    METRIC,
+    RELATIVE,
+    SHORT_SIDE,
+    Encoder,
+    Model,
+    lookup,
+)
 
 _KEY, _FORMAT = "depth_anything_ros", 1
-_OF_MODEL = [f.name for f in fields(Model) if f.name not in ("taps", "weights", "unpublished_licence")]
+_OF_MODEL = [f.name for f in fields(Model) if f.name not in ("taps", "weights", "unpublished_licence", "identity")]
 
 
 def save_network(network: DepthNetwork, path: str | Path, origin: str, licence: str, note: str = "") -> Path:
@@ -44,7 +57,8 @@ def save_network(network: DepthNetwork, path: str | Path, origin: str, licence: 
         "licence": licence,
         "note": note,
     }
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
+    said["identity"] = _digest(state)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     save_file(state, partial, {_KEY: json.dumps(said)})
@@ -66,7 +80,7 @@ def rows_of(model: str, encoder: str = "", checkpoint: str = "") -> tuple[Model,
     path = Path(checkpoint).expanduser()
     if not path.is_file():
         raise CheckpointError(f"checkpoint '{path}' does not exist or is not a file")
-    found = _rows_in(str(path), path.stat().st_mtime_ns)
+    found = _rows_of(path)
     if found is None:
         raise CheckpointError(
             f"'{path}' does not say what network it is of: model 'custom' takes files that depth_finetune wrote; of a "
@@ -79,14 +93,19 @@ def rows_of(model: str, encoder: str = "", checkpoint: str = "") -> tuple[Model,
 
 def describes_itself(path: Path) -> bool:
     """Whether a file is of a network of one's own."""
-    return path.suffix == ".safetensors" and _rows_in(str(path), path.stat().st_mtime_ns) is not None
+    return _rows_of(path) is not None
+
+
+def _rows_of(path: Path) -> tuple[Model, Encoder, str] | None:
+    try:
+        return _rows_in(str(path), path.stat().st_mtime_ns) if path.suffix == ".safetensors" else None
+    except OSError as error:
+        raise CheckpointError(f"'{path}' cannot be read: {error}") from error
 
 
 @lru_cache(maxsize=8)
 def _rows_in(path: str, modified: int) -> tuple[Model, Encoder, str] | None:
     """The rows that a file's header holds; None: there are none."""
-    if not path.endswith(".safetensors"):
-        return None
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)
@@ -96,14 +115,35 @@ def _rows_in(path: str, modified: int) -> tuple[Model, Encoder, str] | None:
         if said["format"] != _FORMAT:
             raise CheckpointError(f"'{path}' is of format {said['format']}, this package reads {_FORMAT}: update it")
         name = said["encoder name"]
-        row = Model(taps={name: tuple(said["taps"])}, weights={}, unpublished_licence={name: said["licence"]}, **said["model"])
-        return _frozen(row), _frozen(Encoder(**said["encoder"])), name
+        own = {"taps": {name: tuple(said["taps"])}, "unpublished_licence": {name: said["licence"]}}
+        row = _frozen(Model(**said["model"], **own, weights={}, identity=said["identity"]))
+        _check(row)
+        return row, _frozen(Encoder(**said["encoder"])), name
     except SafetensorError as error:
         raise CheckpointError(f"'{path}' is damaged or incomplete: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"'{path}' says of itself what cannot be understood: {error}") from error
+
+
+def _check(row: Model) -> None:
+    """Raise ValueError unless what a header says of a model can be."""
+    for value, known in ((row.kind, (RELATIVE, METRIC)), (row.architecture, (DEPTH_ANYTHING, DEPTH_ANYTHING_3))):
+        if value not in known:
+            raise ValueError(f"'{value}', expected one of: {', '.join(known)}")
+    if row.resize not in (SHORT_SIDE, LONG_SIDE) or len(row.mean) != 3 or len(row.std) != 3:
+        raise ValueError(f"resize '{row.resize}', mean {row.mean}, std {row.std}")
+    if not isinstance(row.input_size, int) or not 0 < row.input_size < 10_000 or (row.kind == METRIC) != (row.max_depth > 0):
+        raise ValueError(f"input_size {row.input_size}, max_depth {row.max_depth} of a {row.kind} network")
+
+
+def _digest(state: dict[str, torch.Tensor]) -> str:
+    """Twelve letters that belong to these numbers alone."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode() + tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else name.encode())
+    return digest.hexdigest()[:12]
 
 
 def _frozen(row):
@@ -151,6 +191,8 @@ def new_network(
         architecture=DEPTH_ANYTHING,
         max_depth=max_depth,
         input_size=input_size,
+        mean=tuple(built.model.pretrained_cfg["mean"]),
+        std=tuple(built.model.pretrained_cfg["std"]),
         align_corners=False,
         unpublished_licence={timm: ""},
     )

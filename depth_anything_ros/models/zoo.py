@@ -9,6 +9,7 @@ repositories' READMEs and model cards.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
@@ -86,6 +87,7 @@ class Model:
         align_corners: how the reference brings its output back to the image's size.
         training_focal: of the cameras that METRIC weights were trained on, in short sides of the image; 0: no one.
         unpublished_licence: encoder name -> licence, where there is no published file.
+        identity: of weights that describe themselves: which they are, whatever their file is called.
     """
 
     kind: str
@@ -101,6 +103,7 @@ class Model:
     align_corners: bool = True
     training_focal: float = 0.0
     unpublished_licence: dict[str, str] = field(default_factory=dict)
+    identity: str = ""
 
     @property
     def metric(self) -> bool:
@@ -117,7 +120,7 @@ class Model:
         return self.weights[encoder].licence if encoder in self.weights else self.unpublished_licence[encoder]
 
 
-_NONCOMMERCIAL = ("NC", "AMLR")  # in the names of licences
+_RESTRICTED = {"nc", "noncommercial", "amlr", "research", "seer", "unknown"}  # words in the names of licences
 _NAMELESS = ("model.safetensors", "pytorch_model.bin")  # every repository's; there its folder's name tells
 _LAST_FOUR = {"vits": (8, 9, 10, 11), "vitb": (8, 9, 10, 11), "vitl": (20, 21, 22, 23)}
 _SPREAD = {"vits": (2, 5, 8, 11), "vitb": (2, 5, 8, 11), "vitl": (4, 11, 17, 23)}
@@ -211,8 +214,8 @@ MODELS = {
 
 
 def noncommercial(licence: str) -> bool:
-    """Whether a licence forbids commercial use."""
-    return any(word in licence for word in _NONCOMMERCIAL)
+    """Whether a licence forbids commercial use, or may: hubs spell them in many ways."""
+    return not _RESTRICTED.isdisjoint(re.split("[^a-z]+", licence.lower()))
 
 
 def lookup(model: str, encoder: str = "") -> tuple[Model, Encoder]:

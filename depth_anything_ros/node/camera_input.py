@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from ..stream.settings import CameraSettings, SettingsError
 from .mailbox import Mailbox
 from .statistics import Statistics
 
+_FIRST_INFO = 5.0  # seconds that a camera's first camera_info may take
 _RELIABILITIES = ("auto", "reliable", "best_effort")
 
 
@@ -52,6 +54,7 @@ class CameraInput:
         self._transport = settings.image_transport
         self._overrides = {name: _qos_overrides(node, topic) for name, topic in self.topics.items()}
         self._subscriptions: dict[str, tuple[object, QoSProfile]] = {}
+        self._offered_at = -math.inf  # when somebody began to publish camera_info
 
     @property
     def image_topic(self) -> str:
@@ -82,6 +85,14 @@ class CameraInput:
         self.mismatch = "; ".join(mismatches)
         if not offers["camera_info"]:  # the calibration of a camera that is gone is not that of the next one
             self.infos.clear()
+            self._offered_at = -math.inf
+        elif self._offered_at < 0:
+            self._offered_at = time.monotonic()
+
+    @property
+    def calibration_to_come(self) -> bool:
+        """Whether somebody publishes camera_info, but has not yet had the time to say any."""
+        return self.infos.at(0) is None and time.monotonic() - self._offered_at < _FIRST_INFO
 
     def close(self) -> None:
         """Unsubscribe."""

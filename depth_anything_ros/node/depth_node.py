@@ -219,7 +219,8 @@ class DepthNode(LifecycleNode):
     def _request_network(self) -> None:
         """Run with the present settings, and say what the user has to know about the weights if they are others."""
         network, before = self._settings.network, self._network.requested
-        if before is None or (before.network.model, before.network.encoder) != (network.model, network.encoder):
+        same = ("model", "encoder", "checkpoint", "identity")
+        if before is None or any(getattr(before.network, name) != getattr(network, name) for name in same):
             row = self._settings.model
             self.get_logger().info(f"weights of {network.model}/{network.encoder}: licence {row.licence(network.encoder)}")
             if network.model == "demo":

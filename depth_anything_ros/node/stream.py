@@ -85,7 +85,7 @@ class CameraStream:
         except CameraError:
             self.calibration = "none"
             raise
-        self.calibration, self.frame_id = image.calibration, image.header.frame_id
+        self.frame_id = image.header.frame_id
         return Job(self, arrival, image)
 
     def wants(self, need: str, settings: Settings) -> bool:

@@ -16,7 +16,7 @@ from ..inference import DepthEstimator, ImageError, InferenceError, Prediction, 
 from ..messages.bridge import ImageDecoder
 from ..messages.cdr import ImageHeader, MessageError
 from ..outputs import Outputs
-from ..stream.focal import focal_problem, focal_text
+from ..stream.focal import check_focal, focal_problem, focal_text
 from ..stream.image import decode
 from ..stream.settings import Settings
 from ..stream.topics import explained
@@ -98,7 +98,12 @@ class Worker:
                 age = time.time() - header.stamp_ns * 1e-9 - (time.monotonic() - arrival.time)
                 if 0 <= age < _PLAUSIBLE_AGE:  # else the stamp is of another clock
                     stream.statistics.spent("receive", age)
-                return stream.prepare(arrival, header, rgb)
+                job = stream.prepare(arrival, header, rgb)
+                check_focal(running.settings.model, job.image)
+                if running.settings.model.says_fov and stream.source.calibration_to_come and not job.image.focal:
+                    stream.statistics.skipped("before the first camera_info")
+                    return None
+                return job
         return None
 
     def _ready(self, job: Job, running: Running | None) -> bool:
@@ -119,8 +124,9 @@ class Worker:
             with self._guarded(job.stream):
                 size = running.sized(input_size).network_size(width, height)
                 alone = job.stream.name if running.settings.deterministic else ""  # others may be there or not
-                groups.setdefault((alone, input_size, *size), []).append(job)
-        for (_, input_size, *_), group in groups.items():
+                features = job.stream.wants("features", running.settings)  # are computed in another way
+                groups.setdefault((alone, features, input_size, *size), []).append(job)
+        for (_, _, input_size, *_), group in groups.items():
             for job, prediction in self._predict(group, running, running.sized(input_size)):
                 with self._guarded(job.stream):
                     self._publish(job, prediction.turned(job.stream.settings.rotation), running.settings)
@@ -137,7 +143,7 @@ class Worker:
                 images = [normalize_exposure(image) for image in images]
             times: dict[str, float] = {}
             focals = [job.image.focal for job in jobs]
-            features = any(job.stream.wants("features", running.settings) for job in jobs)
+            features = jobs[0].stream.wants("features", running.settings)
             confidence = running.settings.confidence
             predictions = estimator.predict_batch(images, focals, confidence, features, times.__setitem__)
             for job in jobs:
@@ -160,7 +166,7 @@ class Worker:
         with stream.statistics.timing("refine"):
             stream.refined = stream.refiner.refine(frame, prediction, settings.refine, side)
         image = image.with_estimate(prediction)
-        stream.calibration, stream.focal = image.calibration, focal_text(settings.model, prediction)
+        stream.calibration, stream.focal = image.calibration, focal_text(settings.model, prediction, image)
         gathered = stream.gathered
         if gathered is not None and stream.refiner.pairs is not None:
             gathered.append((prediction.network, prediction.kind, frame.camera.focal, *stream.refiner.pairs))

@@ -15,6 +15,7 @@ from ..inference import ImageError, Prediction
 from ..messages.bridge import ImageDecoder
 from ..messages.cdr import MessageError
 from ..pipeline import Side
+from ..stream.focal import check_focal
 from ..stream.image import PreparedImage, decode, prepare_image
 from ..stream.network import input_of
 from ..stream.side import side_of
@@ -106,8 +107,9 @@ class Frames:
             header, rgb = decode(recorded.cdr, topics.compressed, self._decode)
             info = self.context.info_at(topics, header.stamp_ns)
             image = prepare_image(header, rgb, info, plan.settings.cameras[name], topics.image, topics.camera_info)
+            check_focal(plan.settings.model, image)
             (height, width), input_size = image.upright.shape[:2], plan.settings.cameras[name].input_size
-            shape = input_size, input_of(plan.settings.network, width, height, input_size)
+            shape = input_size, input_of(plan.settings, width, height, input_size)
         except (MessageError, ImageError) as error:
             return Item(recorded, refused=(name, "bad image", str(error)))
         except CameraError as error:

@@ -99,6 +99,7 @@ class Plan:
             "version": __version__,
             "files": [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self.bag.files],
             "parameters": {name: value for name, value in sorted(self.settings.values.items()) if name != "device"},
+            "weights": self.settings.model.identity,
             "cameras": {name: str((topics, self.settings.cameras[name])) for name, topics in self.cameras.items()},
             "topics": self.topics,
             "span": (self.start_ns, self.end_ns, request.every),

@@ -20,6 +20,8 @@ from ..messages.outgoing import ros_header
 from ..pipeline import Frame
 from .settings import CameraSettings
 
+_CONTRADICTED = "none: the camera_info that comes is not of these images"
+
 
 @dataclass(frozen=True)
 class PreparedImage:
@@ -42,6 +44,16 @@ class PreparedImage:
     calibration: str
     problem: tuple[str, str] | None
     focal: Focal | None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether its camera is that of a camera_info."""
+        return self.calibration.startswith("camera_info")
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether there is a calibration, but of another image or size, or one that no camera can have."""
+        return self.calibration == _CONTRADICTED
 
     def with_estimate(self, prediction: Prediction) -> PreparedImage:
         """The same, with the network's estimate of the camera where it had to make one; `prediction`: in the camera's view.
@@ -135,8 +147,10 @@ def _view(
         frame_id = "" if settings.frame_id else header.frame_id
         view = view_of(info, width, height, settings.rectify, is_rectified(image_topic), frame_id)
     except CameraError as error:
-        problem = ("bad camera_info", f"camera_info on '{info_topic}' refused: {error}")
-        return _assumed(width, height, settings, problem) if isinstance(error, UncalibratedError) else (None, "none", problem)
+        text = f"camera_info on '{info_topic}' refused: {error}"
+        if isinstance(error, UncalibratedError):
+            return _assumed(width, height, settings, ("bad camera_info", text))
+        return None, _CONTRADICTED, ("bad camera_info", text)
     return view, "camera_info, rectified here" if view.rectification else "camera_info", None
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..inference import DepthEstimator, network_size
-from ..models import input_unit, locate, rows_of
-from .settings import NetworkSettings
+from ..models import locate
+from .settings import NetworkSettings, Settings
 
 
 def located(network: NetworkSettings) -> Path:
@@ -36,12 +36,11 @@ def load(network: NetworkSettings, path: Path, log: Callable[[str], None]) -> De
     )
 
 
-def input_of(network: NetworkSettings, width: int, height: int, input_size: int = 0) -> tuple[int, int]:
+def input_of(settings: Settings, width: int, height: int, input_size: int = 0) -> tuple[int, int]:
     """(width, height) that the network would see of an image, without loading it; `input_size`: the camera's own, or 0.
 
     Raises:
         ImageError: an impossible size.
     """
-    row, encoder, _ = rows_of(network.model, network.encoder, network.checkpoint)
-    size = input_size or network.input_size or row.input_size
-    return network_size(width, height, size, input_unit(row, encoder), network.max_tokens, row.resize)
+    size = input_size or settings.network.input_size or settings.model.input_size
+    return network_size(width, height, size, settings.unit, settings.network.max_tokens, settings.model.resize)

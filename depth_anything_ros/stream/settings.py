@@ -43,6 +43,7 @@ class NetworkSettings:
     precision: str
     backend: str
     max_tokens: int
+    identity: str = ""  # of weights that describe themselves: the file of a name may be written anew
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,18 @@ class CameraSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """One consistent set of parameters; `values` holds them as they were set, `model` is the network's row."""
+    """One consistent set of parameters.
+
+    Attributes:
+        values: as they were set.
+        model: the network's row of the zoo, or what its checkpoint says of itself.
+        unit: both sides of the network's input are multiples of it, pixels.
+    """
 
     values: dict[str, object]
     network: NetworkSettings
     model: Model
+    unit: int
     refine: RefineSettings
     outputs: OutputSettings
     confidence: bool
@@ -102,10 +110,12 @@ def settings_of(values: dict[str, object], of_camera: Callable[[str], dict[str, 
                 f"{row.name} is '{values[row.name]}', expected one of: {', '.join(str(c) or repr(c) for c in row.choices)}"
             )
     row, encoder, values["encoder"] = rows_of(values["model"], values["encoder"], values["checkpoint"])
-    network = NetworkSettings(**{f.name: values[f.name] for f in fields(NetworkSettings)})
+    chosen = {f.name: values[f.name] for f in fields(NetworkSettings) if f.name in values}
+    network = NetworkSettings(**chosen, identity=row.identity)
     cameras = _cameras(values["cameras"], of_camera)
+    unit = input_unit(row, encoder)
     for input_size in {network.input_size, *(camera.input_size for camera in cameras.values())} - {0}:
-        check_input_size(input_size, input_unit(row, encoder))
+        check_input_size(input_size, unit)
     # Whatever the file's name: weights that were tuned from non-commercial ones are under the same licence.
     check_licence(network.model, network.encoder, values["allow_noncommercial"], network.checkpoint)
     locate(network.model, network.encoder, network.checkpoint, values["allow_noncommercial"], download=False)
@@ -133,6 +143,7 @@ def settings_of(values: dict[str, object], of_camera: Callable[[str], dict[str, 
     return Settings(
         values=raw,
         model=row,
+        unit=unit,
         cameras=cameras,
         network=network,
         refine=RefineSettings(depth, scale, _group(StabilizerSettings, values, "stabilizer")),

@@ -37,7 +37,7 @@ TABLE = (
     Parameter("input_size", 0, "Short side in pixels that images are resized to, a multiple of 14 (demo: 16). da3_mono, "
               "da3_metric: the long side. depth_pro: both, a multiple of 512. 0: the model's own (518; 504; 1536)",
               limits=(0, 4096)),
-    Parameter("checkpoint", "", "Path of a .pth or .safetensors file. Empty: the published file, downloaded on first use"),
+    Parameter("checkpoint", "", "Path of a .pth, .pt or .safetensors file. Empty: the published file, downloaded on first use"),
     Parameter("device", "auto", "auto, cpu, cuda, cuda:N or mps"),
     Parameter("max_tokens", 0, "Most patches that a network's input may have, to bound memory: input_size is lowered where an "
               "image would make more. 0: no bound", limits=(0, 100_000)),
@@ -45,7 +45,8 @@ TABLE = (
               "that has it, else fp32", ("auto", *PRECISIONS)),
     Parameter("backend", "auto", "What executes the network; auto: OpenVINO on a CPU where it is installed, else torch. Any is "
               "compared with torch first, and refused if it says something else", ("auto", *BACKENDS)),
-    Parameter("allow_noncommercial", False, "Accept weights whose licence forbids commercial use (V2 vitb, vitl, vitg)"),
+    Parameter("allow_noncommercial", False, "Accept weights whose licence forbids commercial use (V2 vitb, vitl, vitg; "
+              "depth_pro; custom as its file says)"),
     Parameter("deterministic", False, "Same input, same bytes out, run after run on one machine; may be slower", dynamic=False),
     Parameter("min_depth", 0.05, "Metres; nearer is invalid", limits=(0.0, 1000.0)),
     Parameter("max_depth", 0.0, "Metres; farther is out of range. 0: the model's own maximum. It never rescales depth",

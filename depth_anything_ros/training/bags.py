@@ -216,13 +216,18 @@ class _Extraction:
         return camera_from_info(info, image.width, image.height, rectified=not raw)
 
     def _write(self, name: str, rgb: np.ndarray, depth: np.ndarray) -> None:
-        cv2.imwrite(str(self.folder / "rgb" / f"{name}.png"), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+        _picture(self.folder / "rgb" / f"{name}.png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
         known = np.where(np.isfinite(depth), depth, 0)
         codes = np.clip(np.rint(known * 1000), 0, 65535).astype(np.uint16)
         if np.array_equal(codes.astype(np.float32) * np.float32(0.001), known):  # 16UC1: a quarter of the size
-            cv2.imwrite(str(self.folder / "depth" / f"{name}.png"), codes)
+            _picture(self.folder / "depth" / f"{name}.png", codes)
         else:
             np.save(self.folder / "depth" / f"{name}.npy", depth)
+
+
+def _picture(path: Path, pixels: np.ndarray) -> None:
+    if not cv2.imwrite(str(path), pixels):
+        raise OSError(f"'{path}' could not be written: is the disk full?")
 
 
 def without_gaps(depth: np.ndarray, spacing: float = 1.0) -> np.ndarray:

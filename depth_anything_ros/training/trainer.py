@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import pickle
 import time
 from collections.abc import Callable
@@ -135,7 +136,10 @@ class Trainer:
             "best": (asdict(self.best[0]), self.best[1]) if self.best else None,
         }
         partial = path.with_name(f"{path.name}.partial")
-        torch.save(state, partial)
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())  # a power cut must not leave an empty file under the good one's name
         partial.replace(path)
 
     def resume(self, path: Path) -> None:

@@ -40,4 +40,4 @@ class Backend(Protocol):
         """Free what was prepared for this size."""
 
     def run(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, h, w) float32, ImageNet-normalised, on `device` -> (B, h, w) float32 there, the caller's to keep."""
+        """(B, 3, h, w) float32, normalised, on `device` -> (B, h, w) float32 there, the caller's to keep."""

@@ -43,7 +43,7 @@ class TorchBackend:
 
     def forget(self, height: int, width: int) -> None:
         """See `Backend`."""
-        del self._sizes[height, width]
+        self._sizes.pop((height, width), None)
         self._graphs = {shape: graph for shape, graph in self._graphs.items() if shape[-2:] != (height, width)}
 
     def run(self, images: torch.Tensor) -> torch.Tensor:
@@ -59,6 +59,8 @@ class TorchBackend:
 
     def _sized(self, height: int, width: int) -> DepthNetwork:
         if (height, width) not in self._sizes:
+            if len(self._sizes) > self.max_sizes:  # of an examiner: nobody tells it what to forget
+                del self._sizes[next(iter(self._sizes))]
             self._sizes[height, width] = self._network.at_size(height, width)
         return self._sizes[height, width]
 
