@@ -185,13 +185,14 @@ def test_licences_follow_the_published_cards():
         create_model("v2", encoder="vitb")
 
 
-def test_a_published_file_needs_its_licence_accepted_and_a_file_of_ones_own_does_not(tmp_path):
-    torch.save({}, tmp_path / "depth_anything_v2_vitb.pth")
+@pytest.mark.parametrize("name", ["depth_anything_v2_vitb.pth", "mine.pth"])
+def test_a_licence_has_to_be_accepted_whatever_the_file_is_called(tmp_path, name):
+    """What was tuned from weights is under their licence, too."""
+    torch.save({}, tmp_path / name)
     with pytest.raises(LicenceError):
-        create_model("v2", encoder="vitb", checkpoint=tmp_path / "depth_anything_v2_vitb.pth")
-    torch.save({}, tmp_path / "mine.pth")
+        create_model("v2", encoder="vitb", checkpoint=tmp_path / name)
     with pytest.raises(CheckpointError, match="not a plain dict"):  # read, that is, and found empty
-        create_model("v2", encoder="vitb", checkpoint=tmp_path / "mine.pth")
+        create_model("v2", encoder="vitb", checkpoint=tmp_path / name, allow_noncommercial=True)
 
 
 def test_without_a_network_the_error_says_what_to_fetch_and_where_to_put_it(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from depth_anything_ros.replay.workers import Workers
 
 PARTS = ".state/[0-9]*.json"  # of parts that are finished
 STATEFUL = ("-p", "stabilizer.enabled:=true")
+WITH_FEATURES = ("depth/image", "features", "features/camera_info", "features/class_token")
 
 
 def moving(width, height, k):
@@ -179,7 +181,7 @@ def test_two_ray_workers_say_what_one_process_says(bag, tmp_path):
 
 
 def test_two_processes_say_what_one_says_even_if_one_of_them_dies(bag, tmp_path):
-    words = [*QUICK, *STATEFUL, "--split-size", "100k"]
+    words = [*QUICK, *STATEFUL, "--split-size", "100k", "--topics", ",".join(WITH_FEATURES)]
     assert main([str(bag), str(tmp_path / "one" / "out"), *words]) == 0
     command = [sys.executable, "-m", "depth_anything_ros.depth_bag", bag, tmp_path / "many" / "out", *words, "--workers", "2"]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
@@ -191,6 +193,8 @@ def test_two_processes_say_what_one_says_even_if_one_of_them_dies(bag, tmp_path)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 0, said
     assert digest(tmp_path / "many" / "out") == digest(tmp_path / "one" / "out")
+    counted = Counter(topic for topic, _, _ in read_bag(tmp_path / "many" / "out"))
+    assert {counted[f"/depth_anything/{topic}"] for topic in WITH_FEATURES} == {counted["/camera/color/image_raw"]}
 
 
 @pytest.fixture

@@ -60,7 +60,6 @@ def create_model(name: str, encoder: str = "", checkpoint: str = "", allow_nonco
         ModelError: an unknown name. Its kinds: CheckpointError (file missing, damaged, of another model), LicenceError.
     """
     model, row, encoder = rows_of(name, encoder, str(checkpoint))
-    check_licence(name, encoder, allow_noncommercial, str(checkpoint))  # whatever the file's name
     path = locate(name, encoder, str(checkpoint), allow_noncommercial)
     # The weights replace every parameter: nothing to initialise. But timm keeps tables that no file holds.
     with torch.device("cpu" if row.timm else "meta"):

@@ -45,19 +45,18 @@ def locate(
 
     Raises:
         CheckpointError: no such file, a file of another model by its name, or a download that failed.
-        LicenceError: published weights under a licence that was not accepted.
+        LicenceError: weights under a licence that was not accepted.
     """
     row, _, encoder = rows_of(model, encoder, checkpoint)
     if checkpoint:
         path = Path(checkpoint).expanduser()
         if not path.is_file():
             raise CheckpointError(f"checkpoint '{path}' does not exist or is not a file")
-        if model == CUSTOM:
-            check_licence(model, encoder, allow_noncommercial, checkpoint)
-        elif describes_itself(path):
+        if model != CUSTOM and describes_itself(path):
             raise CheckpointError(f"'{path}' is a network of its own, made by depth_finetune: set model to custom")
-        elif check_file_name(str(path.absolute()), model, encoder):
-            check_licence(model, encoder, allow_noncommercial)
+        if model != CUSTOM:
+            check_file_name(str(path.absolute()), model, encoder)
+        check_licence(model, encoder, allow_noncommercial, checkpoint)  # whatever the file's name
         return path
     if encoder not in row.weights:
         raise ModelError(

@@ -11,7 +11,7 @@ from ..geometry import ROTATIONS, CloudSettings, ScaleSettings, ScanSettings, St
 from ..inference import candidates
 from ..inference.estimator import choose_device
 from ..inference.preprocessing import check_input_size
-from ..models import Model, check_licence, input_unit, locate, rows_of
+from ..models import Model, input_unit, locate, rows_of
 from ..outputs import ColorSettings, OutputSettings
 from ..pipeline import DepthSettings, RefineSettings
 from .table import CAMERA_TABLE, TABLE
@@ -116,8 +116,6 @@ def settings_of(values: dict[str, object], of_camera: Callable[[str], dict[str, 
     unit = input_unit(row, encoder)
     for input_size in {network.input_size, *(camera.input_size for camera in cameras.values())} - {0}:
         check_input_size(input_size, unit)
-    # Whatever the file's name: weights that were tuned from non-commercial ones are under the same licence.
-    check_licence(network.model, network.encoder, values["allow_noncommercial"], network.checkpoint)
     locate(network.model, network.encoder, network.checkpoint, values["allow_noncommercial"], download=False)
     if values["deterministic"]:
         if network.backend not in ("auto", "torch"):
