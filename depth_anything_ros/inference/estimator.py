@@ -164,13 +164,7 @@ class DepthEstimator:
             ImageError: not (H, W, 3) uint8, or not all of one `network_size`.
             InferenceError: the output is not finite, or the device failed.
         """
-        for rgb in images:
-            if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-                raise ImageError(f"expected (H, W, 3) uint8 RGB, got {rgb.shape} {rgb.dtype}")
-        sizes = {self.network_size(rgb.shape[1], rgb.shape[0]) for rgb in images}
-        if len(sizes) != 1:
-            raise ImageError(f"a batch takes images of one network_size, got {', '.join(map(str, sorted(sizes)))}")
-        size, row = sizes.pop(), self.network.model
+        size, row = self._size_of(images), self.network.model
         focals = list(focals) or [None] * len(images)
         lacking = [row.says_fov and focal is None for focal in focals]
         if any(lacking) and not all(lacking):  # those that lack nothing are not to be computed in another way for it
@@ -187,8 +181,7 @@ class DepthEstimator:
                 batch = torch.cat([batch, batch.flip(-1)])
             begun = time.perf_counter()
             said = self.executor.examine(batch) if features or any(lacking) else Examination(self.executor.run(batch))
-            values = said.values
-            finite = bool(torch.isfinite(values).all())  # waits for the device
+            finite = bool(torch.isfinite(said.values).all())  # waits for the device
         spent("preprocess", begun - start)
         spent("network", time.perf_counter() - begun)
         if not finite:
@@ -196,33 +189,39 @@ class DepthEstimator:
             raise InferenceError(f"{self.model}/{self.encoder} gave NaN or Inf ({how}); try precision fp32 or bf16")
         agreed = [None] * len(images)
         if confidence:
-            values, mirrored = values[: len(images)], values[len(images) :].flip(-1)
+            values, mirrored = said.values[: len(images)], said.values[len(images) :].flip(-1)
             agreed = (torch.minimum(values, mirrored) + 1e-6) / (torch.maximum(values, mirrored) + 1e-6)
-        side = max(size) if row.resize == LONG_SIDE else min(size)
-        predictions = []
-        for i, (rgb, focal) in enumerate(zip(images, focals)):
-            if lacking[i] and _POSSIBLE[0] < float(said.fov[i]) < _POSSIBLE[1]:
-                focal = (0.5 * rgb.shape[1] / math.tan(math.radians(float(said.fov[i])) / 2),) * 2
-            kind, tensor, name = row.kind, values[i], self._name(side)
-            if kind == CANONICAL:
-                kind, tensor = self._metres(tensor, rgb.shape[:2], focal)
-                # A scale that was found for one of these is none for the others.
-                name += "/no focal length" if focal is None else "/estimated focal length" if lacking[i] else ""
-            predictions.append(
-                Prediction(
-                    tensor,
-                    kind,
-                    rgb.shape[:2],
-                    row.align_corners,
-                    name,
-                    row.max_depth,
-                    agreed[i],
-                    focal if row.kind == CANONICAL else None,
-                    lacking[i] and focal is not None,
-                    _features(said, i, size) if features else None,
-                )
-            )
-        return predictions
+        predictions = [self._prediction(said, i, rgb.shape[:2], focals[i], size) for i, rgb in enumerate(images)]
+        return [
+            replace(prediction, confidence=agree, features=_features(said, i, size) if features else None)
+            for i, (prediction, agree) in enumerate(zip(predictions, agreed))
+        ]
+
+    def _size_of(self, images: Sequence[np.ndarray]) -> tuple[int, int]:
+        """(width, height) of the network's input for all of these images."""
+        for rgb in images:
+            if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+                raise ImageError(f"expected (H, W, 3) uint8 RGB, got {rgb.shape} {rgb.dtype}")
+        sizes = {self.network_size(rgb.shape[1], rgb.shape[0]) for rgb in images}
+        if len(sizes) != 1:
+            raise ImageError(f"a batch takes images of one network_size, got {', '.join(map(str, sorted(sizes)))}")
+        return sizes.pop()
+
+    def _prediction(
+        self, said: Examination, place: int, image: tuple[int, int], focal: Focal | None, size: tuple[int, int]
+    ) -> Prediction:
+        """What was said of one image of (height, width), in metres if the network makes them and can; `size`: of its input."""
+        row, values = self.network.model, said.values[place]
+        name = self._name(max(size) if row.resize == LONG_SIDE else min(size))
+        if row.kind != CANONICAL:
+            return Prediction(values, row.kind, image, row.align_corners, name, row.max_depth)
+        estimated = focal is None and said.fov is not None and _POSSIBLE[0] < float(said.fov[place]) < _POSSIBLE[1]
+        if estimated:
+            focal = (0.5 * image[1] / math.tan(math.radians(float(said.fov[place])) / 2),) * 2
+        # A scale that was found for one of these is none for the others.
+        name += "/no focal length" if focal is None else "/estimated focal length" if estimated else ""
+        kind, values = self._metres(values, image, focal)
+        return Prediction(values, kind, image, row.align_corners, name, row.max_depth, focal=focal, estimated=estimated)
 
     def _metres(self, values: torch.Tensor, image: tuple[int, int], focal: Focal | None) -> tuple[str, torch.Tensor]:
         """Kind and values of a canonical network's output (h, w) for an image of (height, width).
