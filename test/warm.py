@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes of our modules that need not load torch, timm and rclpy: forked from one that has, and has done nothing else."""
 
-import ctypes
+import gc
 import importlib
 import multiprocessing
 import os
@@ -49,10 +49,13 @@ def _run(module: str, arguments: list[str], log: str, environment: dict[str, str
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.argv = [module, *arguments]
-    code = None
+    code = _code_of(module)
+    gc.collect()  # multiprocessing ends at once, but Fast DDS has shared memory to give back with the last node
+    sys.exit(code)
+
+
+def _code_of(module: str) -> int | None:
     try:
-        code = importlib.import_module(module).main()
+        return importlib.import_module(module).main()
     except SystemExit as end:
-        code = end.code
-    # As any process ends, and not as multiprocessing ends its own: Fast DDS has shared memory to give back.
-    ctypes.pythonapi.Py_Exit(int(code or 0))
+        return end.code
