@@ -32,7 +32,7 @@ def test_depth_is_never_older_than_the_network_takes(tmp_path, monkeypatch):
 
         ages = (np.asarray(it.arrivals["depth/image"]) - [stamp_of(m) for m in it.received["depth/image"]]) / 1e9
         assert len(ages) >= 8
-        assert np.sort(ages)[-2] <= 1.3 * 1.0 + 2 * PERIOD, ages  # one hiccup of the machine; stale depth would show in all
+        assert ages.max() <= 1.3 * 1.0 + 2 * PERIOD, ages
         assert 300 / elapsed > 28, "the camera could not keep its rate"
         assert np.percentile(publishing, 95) < PERIOD
         it.wait(lambda: int(it.values["images received"]) - before >= 295, "nearly every image received")

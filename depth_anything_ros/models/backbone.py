@@ -78,6 +78,20 @@ def _stage(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(BasicBlock(before, after, stride=2, downsample=shortcut), BasicBlock(after, after))
 
 
+def vit_options(encoder: Encoder) -> dict:
+    """What timm's ViT is told in order to be one of DINOv2's, whatever the size of its images."""
+    return {
+        "embed_dim": encoder.width,
+        "depth": encoder.depth,
+        "num_heads": encoder.heads,
+        "init_values": 1.0,
+        "norm_layer": partial(nn.LayerNorm, eps=1e-6),
+        "num_classes": 0,
+        "global_pool": "",
+        "dynamic_img_size": True,
+    }
+
+
 def build_backbone(encoder: Encoder, norm_eps: float = 1e-6) -> DinoV2:
     """A backbone with the names and shapes of the published DINOv2 state dicts; with a stem it takes the stem's last map.
 
@@ -92,16 +106,6 @@ def build_backbone(encoder: Encoder, norm_eps: float = 1e-6) -> DinoV2:
         options.update(img_size=(height // encoder.patch, width // encoder.patch), patch_size=1, in_chans=encoder.width)
     else:
         options.update(img_size=(height, width), patch_size=encoder.patch)
-    backbone = DinoV2(
-        embed_dim=encoder.width,
-        depth=encoder.depth,
-        num_heads=encoder.heads,
-        init_values=1.0,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        num_classes=0,
-        global_pool="",
-        dynamic_img_size=True,
-        **options,
-    )
+    backbone = DinoV2(**vit_options(encoder), **options)
     backbone.norm.eps = norm_eps
     return backbone

@@ -7,7 +7,6 @@ Parameter names and the order of operations follow the published checkpoint (app
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from .backbone import vit_options
 from .network import token_grid
 from .zoo import Encoder
 
@@ -50,18 +50,7 @@ class TileViT(VisionTransformer):
 
 def build_vit(encoder: Encoder) -> TileViT:
     """A ViT for tiles of `encoder.train_size`; called, it gives (B, 1 + N, C) tokens after the final norm."""
-    return TileViT(
-        img_size=encoder.train_size,
-        patch_size=encoder.patch,
-        embed_dim=encoder.width,
-        depth=encoder.depth,
-        num_heads=encoder.heads,
-        init_values=1.0,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        num_classes=0,
-        global_pool="",
-        dynamic_img_size=True,
-    )
+    return TileViT(img_size=encoder.train_size, patch_size=encoder.patch, **vit_options(encoder))
 
 
 class PyramidEncoder(nn.Module):

@@ -126,12 +126,14 @@ class Worker:
                 alone = job.stream.name if running.settings.deterministic else ""  # others may be there or not
                 features = job.stream.wants("features", running.settings)  # are computed in another way
                 groups.setdefault((alone, features, input_size, *size), []).append(job)
-        for (_, _, input_size, *_), group in groups.items():
-            for job, prediction in self._predict(group, running, running.sized(input_size)):
+        for (_, features, input_size, *_), group in groups.items():
+            for job, prediction in self._predict(group, running, running.sized(input_size), features):
                 with self._guarded(job.stream):
                     self._publish(job, prediction.turned(job.stream.settings.rotation), running.settings)
 
-    def _predict(self, jobs: list[Job], running: Running, estimator: DepthEstimator) -> list[tuple[Job, Prediction]]:
+    def _predict(
+        self, jobs: list[Job], running: Running, estimator: DepthEstimator, features: bool
+    ) -> list[tuple[Job, Prediction]]:
         """Each job with its prediction; one that the network fails on does not cost the others theirs."""
         if running.estimator is not self._estimator:  # values of another network have another range
             self._estimator = running.estimator
@@ -143,7 +145,6 @@ class Worker:
                 images = [normalize_exposure(image) for image in images]
             times: dict[str, float] = {}
             focals = [job.image.focal for job in jobs]
-            features = jobs[0].stream.wants("features", running.settings)
             confidence = running.settings.confidence
             predictions = estimator.predict_batch(images, focals, confidence, features, times.__setitem__)
             for job in jobs:
@@ -153,7 +154,7 @@ class Worker:
             return list(zip(jobs, predictions))
         except Exception as error:
             if len(jobs) > 1:
-                return [pair for job in jobs for pair in self._predict([job], running, estimator)]
+                return [pair for job in jobs for pair in self._predict([job], running, estimator, features)]
             with self._guarded(jobs[0].stream):
                 raise error
         return []
