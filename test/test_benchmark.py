@@ -32,7 +32,7 @@ def test_the_ceiling_is_what_a_matrix_product_reaches():
 
 def test_the_command_measures_all_stages_and_the_way_over_dds(tmp_path, capsys):
     path = tmp_path / "figures.json"
-    line = ["--model", "demo", "--backend", "torch", "--rounds", "1", "--image", "320x240", "--json", str(path)]
+    line = ["--model", "demo", "--backend", "torch", "--rounds", "2", "--image", "320x240", "--json", str(path)]
     assert depth_benchmark.main(line) == 0
     figures = json.loads(path.read_text())
     named = {"receive", "decode", "preprocess", "network", "upsample", "refine", "cloud", "colour", "fill", "publish"}
@@ -44,10 +44,12 @@ def test_the_command_measures_all_stages_and_the_way_over_dds(tmp_path, capsys):
     assert (
         ratios["depth_difference"] == ratios["depth_difference_p99"] == 0.0
     )  # torch in float32 is what it is measured against
+    # Each frame's latency contains its time in the network. The consumer may miss a few frames that the node counts, so it is
+    # the p99 of the one that must exceed the p50 of the other, however the machine stutters.
     for topic in ("depth/image", "depth/color", "depth/points"):
-        assert over["latency"][topic]["p50"] > over["stages"]["network"]["p50"]
+        assert over["latency"][topic]["p99"] > over["stages"]["network"]["p50"]
     assert over["node"]["p50"] >= over["stages"]["network"]["p50"] and over["memory"]["now_mib"] > 50
-    assert over["counts"]["frames published"] >= 6
+    assert over["counts"]["frames published"] >= 8
     said = capsys.readouterr().out
     assert "| network |" in said and "end_to_end_vs_torch_eager" in said
 

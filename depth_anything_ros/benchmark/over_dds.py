@@ -15,6 +15,8 @@ from pathlib import Path
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image, PointCloud2
@@ -86,6 +88,20 @@ class Bench:
         process.send_signal(signal.SIGINT)
         process.wait(30)
 
+    def begin_anew(self) -> None:
+        """Deactivate and activate the node, which then counts without what the first frames cost; forget what came.
+
+        Raises:
+            DdsError: it does not follow.
+        """
+        client = self._node.create_client(ChangeState, "depth_node/change_state")
+        self.spin_until(client.service_is_ready, "the node's services", 60)
+        for transition, state in ((Transition.TRANSITION_DEACTIVATE, "inactive"), (Transition.TRANSITION_ACTIVATE, "active")):
+            client.call_async(ChangeState.Request(transition=Transition(id=transition)))  # its answer: the diagnostics
+            self.spin_until(lambda state=state: self.said.get("state") == state, f"the node to be {state}", 60)
+        self._node.destroy_client(client)
+        self.latencies.clear()
+
     def memory(self) -> dict[str, float]:
         """MiB of the node: now, and at most."""
         text = Path(f"/proc/{self._processes[0].pid}/status").read_text()
@@ -130,15 +146,13 @@ def measure(parameters: dict[str, object], width: int, height: int, frames: int,
     try:
         bench.spin_until(lambda: bench.said.get("network") == "ready", "the network", _PATIENCE)
         camera = ("depth_anything_ros.benchmark.camera", "--width", str(width), "--height", str(height), "--rate")
-        process = bench.start(*camera, "2.0" if not rate else str(rate))
+        process = bench.start(*camera, str(rate or 2.0))
         bench.spin_until(lambda: len(bench.latencies["depth/points"]) >= 4, "depth", _PATIENCE)
-        if not rate:
-            bench.end(process)
-            bench.spin_until(lambda: "latency p50 (ms)" in bench.said, "diagnostics", 10)
-            bench.start(*camera, f"{0.8 / min(bench.latencies['depth/points']):.3f}")
-        skipped = {topic: len(found) + 2 for topic, found in bench.latencies.items()}
-        wanted = skipped["depth/points"] + frames
-        bench.spin_until(lambda: len(bench.latencies["depth/points"]) >= wanted, "depth", _PATIENCE)
+        bench.end(process)
+        rate = rate or 0.8 / min(bench.latencies["depth/points"])
+        bench.begin_anew()
+        bench.start(*camera, f"{rate:.3f}")
+        bench.spin_until(lambda: len(bench.latencies["depth/points"]) >= frames, "depth", _PATIENCE)
         before = dict(bench.said)
         bench.spin_until(lambda: bench.said != before, "diagnostics", 10)
         rows = {_TIME.fullmatch(key): text for key, text in bench.said.items()}
@@ -146,7 +160,7 @@ def measure(parameters: dict[str, object], width: int, height: int, frames: int,
         return {
             "receive": stages.pop("receive"),
             "stages": stages,
-            "latency": {topic: spread(found[skipped[topic] :]) for topic, found in bench.latencies.items()},
+            "latency": {topic: spread(found) for topic, found in bench.latencies.items()},
             "node": {name: float(bench.said[f"latency {name} (ms)"]) for name in ("p50", "p99")},
             "memory": bench.memory(),
             "counts": {name: int(bench.said[name]) for name in ("images received", "frames published", "frames dropped")},
