@@ -39,9 +39,9 @@ def main(args: list[str] | None = None) -> int:
         print(f"depth_eval: {error}", file=sys.stderr)
         return 2
     summary = run.evaluation.summary()
-    for text in (*bag.damage, *sorted(run.context.problems)):
+    for text in (*bag.damage, *sorted(run.pairs.context.problems)):
         print(f"depth_eval: {text}", file=sys.stderr)
-    left_out = "; ".join(f"{count} depth images: {text}" for text, count in run.left_out.values())
+    left_out = "; ".join(f"{count} depth images: {text}" for text, count in run.pairs.left_out.values())
     if not summary.pixels:
         print(f"depth_eval: nothing to compare: {left_out or f'no image on {run.depth} in that time'}", file=sys.stderr)
         return 2
@@ -119,7 +119,7 @@ def _figures(run: Comparison, summary: Summary) -> dict:
         "truth": run.truth,
         "compared": sorted(run.ways),
         "bounds": [run.selection.min_depth, run.selection.max_depth],
-        "left_out": {kind: {"images": count, "first": text} for kind, (text, count) in run.left_out.items()},
+        "left_out": {kind: {"images": count, "first": text} for kind, (text, count) in run.pairs.left_out.items()},
         "damage": run.bag.damage,
         **asdict(summary),
         "by_distance": [dict(zip(bins, each)) for each in summary.by_distance],

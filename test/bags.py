@@ -11,7 +11,7 @@ from ros import camera_info, picture
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
 from rosbags.typesys import Stores, get_typestore
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import Header, String
 
 STORE = get_typestore(Stores.LATEST)
@@ -35,6 +35,14 @@ def image_of(pixels, stamp_ns, encoding="rgb8", frame_id=FRAME):
     message.step = pixels.strides[0]
     message.data.frombytes(np.ascontiguousarray(pixels).tobytes())
     return message
+
+
+def cloud_of(points, frame_id):
+    points = np.asarray(points, np.float32)
+    cloud = PointCloud2(header=header_of(START, frame_id), height=1, width=len(points), point_step=12)
+    cloud.row_step, cloud.data = points.nbytes, points.tobytes()
+    cloud.fields = [PointField(name=n, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, n in enumerate("xyz")]
+    return cloud
 
 
 def kind_of(message):

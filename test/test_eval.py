@@ -10,11 +10,11 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from bags import FRAME, START, STORE, header_of, image_of, write_bag
+from bags import FRAME, START, STORE, cloud_of, header_of, image_of, write_bag
 from rclpy.serialization import serialize_message
 from ros import camera_info
 from rosbags.rosbag2 import StoragePlugin, Writer
-from sensor_msgs.msg import CameraInfo, LaserScan, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, LaserScan
 
 from depth_anything_ros import depth_eval
 from depth_anything_ros.geometry import Camera
@@ -240,14 +240,6 @@ def test_transforms_come_from_the_bag_also_from_before_start(tmp_path):
     assert depth_eval.main([str(bag), "--json", str(file), "--start", "30.1"]) == 0
     found = json.loads(file.read_text())
     assert found["frames"] == 2 and found["errors"]["abs_rel"] < 1e-5
-
-
-def cloud_of(points, frame_id):
-    points = np.asarray(points, np.float32)
-    cloud = PointCloud2(header=header_of(START, frame_id), height=1, width=len(points), point_step=12)
-    cloud.row_step, cloud.data = points.nbytes, points.tobytes()
-    cloud.fields = [PointField(name=n, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, n in enumerate("xyz")]
-    return cloud
 
 
 def test_a_cloud_from_above_and_what_hides_behind(tmp_path):

@@ -4,27 +4,23 @@
 from __future__ import annotations
 
 import math
-import re
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image
 
-from ..geometry import CameraError
+from ..geometry import CameraError, TransformError
 from ..messages.camera_info import camera_from_info
-from ..messages.cdr import MessageError, RawImage, read_header, read_image
-from ..messages.ranges import METRES, cloud_points, depth_pixels, depth_points, scan_points
+from ..messages.cdr import MessageError, RawImage, read_image
+from ..messages.ranges import METRES, depth_pixels, depth_points
 from ..stream.logs import SENSOR_TYPES
-from ..stream.transforms import parse_transforms
 from .bag_input import BagInput
 from .evaluation import Evaluation, truth_image
-from .feed import IMAGE, LOOK_AHEAD_NS, CameraTopics, Context, looked_ahead
+from .feed import IMAGE, CameraTopics
 from .messages import BagError, Recorded
+from .pairs import Pairs
 
-_KEPT_NS, _KEPT_BYTES = 10_000_000_000, 128 << 20  # a network that is slow stamps what it says long before it says it
 _NO_TRUTH = ("relative", "confidence", "disparity", "mask", "label")  # in topics' names
 
 
@@ -57,7 +53,7 @@ class Comparison:
 
     Attributes:
         depth, truth: topics; others: what could also be the truth.
-        left_out: of depth images that were not compared, by kind: the first reason, and how many.
+        pairs: the images, with the truth beside each.
         ways: how images were compared, in words.
     """
 
@@ -66,98 +62,44 @@ class Comparison:
         self.depth = _depth_topic(bag, selection.depth)
         self.truth, self.others = _truth_topic(bag, self.depth, selection.truth)
         self.evaluation = Evaluation(selection.min_depth, selection.max_depth)
-        self._depth_camera, self._truth_camera = (
-            CameraTopics(name, False, name.rsplit("/", 1)[0] + "/camera_info") for name in (self.depth, self.truth)
-        )
-        cameras = [self._depth_camera, self._truth_camera]
-        self.context = Context(bag, cameras, parse_transforms(selection.transforms))
-        self.left_out: dict[str, tuple[str, int]] = {}
         self.ways: set[str] = set()
-        self._kind = SENSOR_TYPES[bag.topics[self.truth].type]
-        self._kept: deque[tuple[int, bytes]] = deque()
-        self._bytes = 0
+        self._camera = CameraTopics(self.depth, False, self.depth.rsplit("/", 1)[0] + "/camera_info")
+        self.pairs = Pairs(bag, self._camera, self.truth, selection.max_offset, selection.transforms)
 
     def all(self) -> None:
         """Compare all that the options ask for."""
-        begin, end = self.bag.start_ns + round(self.selection.start * 1e9), 2**62
-        if math.isfinite(self.selection.end):
-            end = self.bag.start_ns + round(self.selection.end * 1e9)
-        before = max(self.bag.start_ns, begin - _KEPT_NS)
-        for recorded in self.bag.messages(0, before, self._said_once()):
-            self._keep(recorded)
-        topics, number = {self.depth, self.truth, *self.context.topics}, 0
-        for recorded in looked_ahead(self.bag.messages(before, end + LOOK_AHEAD_NS, topics), self._keep):
-            if recorded.topic == self.depth and begin <= recorded.time_ns < end:
-                if number % self.selection.every == 0:
-                    self._compare(recorded)
-                number += 1
-
-    def _said_once(self) -> set[str]:
-        """Topics that may have been published only when the recording began."""
-        return {name for name in self.context.topics if name.endswith(("tf_static", "camera_info"))}
-
-    def _keep(self, recorded: Recorded) -> None:
-        self.context.add(recorded)
-        if recorded.topic != self.truth:
-            return
-        try:
-            stamp_ns = read_header(recorded.cdr).stamp_ns
-        except MessageError as error:
-            self.context.problems.add(f"'{self.truth}': {error}")
-            return
-        kept = self._kept
-        if kept and stamp_ns < kept[-1][0] - 1_000_000_000:  # a bag that begins anew
-            kept.clear()
-            self._bytes = 0
-        kept.append((stamp_ns, recorded.cdr))
-        self._bytes += len(recorded.cdr)
-        while len(kept) > 1 and (stamp_ns - kept[0][0] > _KEPT_NS or self._bytes > _KEPT_BYTES):
-            self._bytes -= len(kept.popleft()[1])
+        for recorded in self.pairs.images(self.selection.start, self.selection.end, self.selection.every):
+            try:
+                self._compare(recorded)
+            except (MessageError, CameraError, TransformError) as error:
+                self.pairs.leave_out(error)
 
     def _compare(self, recorded: Recorded) -> None:
-        try:
-            image = read_image(recorded.cdr)
-            stamp_ns, depth = image.header.stamp_ns, depth_pixels(image)
-            when, cdr = min(self._kept, key=lambda entry: abs(entry[0] - stamp_ns), default=(None, b""))
-            if when is None or abs(when - stamp_ns) > self.selection.max_offset * 1e9:
-                nearest = "there is none" if when is None else f"the nearest is {abs(when - stamp_ns) / 1e9:.3f} s away"
-                raise LookupError(f"nothing on '{self.truth}' within {self.selection.max_offset:g} s ({nearest})")
-            seconds = (recorded.time_ns - self.bag.start_ns) / 1e9
-            if self.evaluation.add(stamp_ns, seconds, depth, self._truth_of(image, cdr)) is None:
-                raise MessageError(f"nothing of '{self.truth}' lies in the image, within the bounds of depth")
-        except (MessageError, CameraError, LookupError) as error:
-            kind = re.sub(r"[\d.]+", "#", str(error))
-            text, count = self.left_out.get(kind, (str(error), 0))
-            self.left_out[kind] = text, count + 1
-
-    def _message(self, cdr: bytes) -> PointCloud2 | LaserScan | Image:
-        try:
-            return deserialize_message(cdr, self._kind)
-        except Exception as error:  # rclpy has its own kinds
-            raise MessageError(f"a damaged message on '{self.truth}': {type(error).__name__}") from error
+        image = read_image(recorded.cdr)
+        stamp_ns, depth = image.header.stamp_ns, depth_pixels(image)
+        truth = self._truth_of(image, self.pairs.nearest(stamp_ns))
+        if self.evaluation.add(stamp_ns, (recorded.time_ns - self.bag.start_ns) / 1e9, depth, truth) is None:
+            raise MessageError(f"nothing of '{self.truth}' lies in the image, within the bounds of depth")
 
     def _truth_of(self, depth: RawImage, cdr: bytes) -> np.ndarray:
         """(H, W) metres on the depth image's pixels, NaN, Inf or <= 0 where there is none."""
-        info = self.context.info_at(self._depth_camera, depth.header.stamp_ns)
-        if self._kind is Image:
+        info = self.pairs.context.info_at(self._camera, depth.header.stamp_ns)
+        if self.pairs.kind is Image:
             image = read_image(cdr)
-            other = self.context.info_at(self._truth_camera, image.header.stamp_ns)
+            other = self.pairs.context.info_at(self.pairs.sensor, image.header.stamp_ns)
             if _shape(image) == _shape(depth) and _same_view(info, other):
                 self.ways.add("pixel by pixel")
                 return depth_pixels(image)
         if info is None:
-            raise CameraError(f"no camera_info on '{self._depth_camera.camera_info}'")
+            raise CameraError(f"no camera_info on '{self._camera.camera_info}'")
         camera = camera_from_info(info, depth.width, depth.height, rectified=False, frame_id=depth.header.frame_id)
-        message = self._message(cdr)
-        if self._kind is Image:
+        if self.pairs.kind is Image:
             if other is None:
-                raise CameraError(f"no camera_info on '{self._truth_camera.camera_info}'")
-            points = depth_points(message, other)
+                raise CameraError(f"no camera_info on '{self.pairs.sensor.camera_info}'")
+            source, points = image.header.frame_id, depth_points(image, other)
         else:
-            points = scan_points(message) if self._kind is LaserScan else cloud_points(message)
-        target, source = depth.header.frame_id, message.header.frame_id
-        if target.lstrip("/") != source.lstrip("/"):
-            points = self.context.lookup(target, source, depth.header.stamp_ns).apply(points)
+            source, points = self.pairs.points(cdr)
+        points = self.pairs.in_frame(points, depth.header.frame_id, source, depth.header.stamp_ns)
         self.ways.add("its points projected")
         return truth_image(points, camera)
 

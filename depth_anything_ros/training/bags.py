@@ -10,35 +10,30 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import re
 import shutil
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import CameraInfo, Image, LaserScan
+from sensor_msgs.msg import CameraInfo, Image
 
-from ..geometry import Camera, CameraError
+from ..geometry import Camera, CameraError, TransformError
 from ..messages.bridge import choose_decoder
 from ..messages.camera_info import View, camera_from_info, view_of
-from ..messages.cdr import MessageError, RawImage, read_header, read_image
-from ..messages.ranges import METRES, cloud_points, depth_pixels, scan_points
+from ..messages.cdr import MessageError, RawImage, read_image
+from ..messages.ranges import METRES, depth_pixels
 from ..replay.bag_input import BagInput
 from ..replay.evaluation import truth_image
-from ..replay.feed import IMAGE, LOOK_AHEAD_NS, CameraTopics, Context, camera_topics, find_cameras, looked_ahead
+from ..replay.feed import IMAGE, CameraTopics, camera_topics, find_cameras
 from ..replay.messages import BagError, Recorded
+from ..replay.pairs import Pairs
 from ..stream.image import decode, is_rectified
 from ..stream.logs import SENSOR_TYPES
-from ..stream.transforms import parse_transforms
 from .samples import DataError
 
-_KEPT_NS = 2_000_000_000  # of the sensor's messages: more than two stamps that belong together can be apart
 _BEHIND = 1.05  # times as far as what is beside it: seen through a gap between nearer points
-_SAID_ONCE = ("tf_static", "camera_info")  # perhaps only when the recording began
 
 
 @dataclass(frozen=True)
@@ -101,13 +96,9 @@ class _Extraction:
         self.bag, self.selection, self.folder = bag, selection, folder
         self.camera = _camera(bag, selection)
         self.depth = _depth_topic(bag, self.camera.image, selection.depth)
-        self._sensor = CameraTopics(self.depth, False, self.depth.rsplit("/", 1)[0] + "/camera_info")
-        self._kind = SENSOR_TYPES[bag.topics[self.depth].type]
-        self.context = Context(bag, [self.camera, self._sensor], parse_transforms(selection.transforms))
+        self.pairs = Pairs(bag, self.camera, self.depth, selection.max_offset, selection.transforms)
         self._decode = choose_decoder("builtin")[0]
-        self._kept: deque[tuple[int, bytes]] = deque()
-        self._said: dict[str, str] = {}  # one text for all that differ in their numbers only
-        self.images, self.left_out, self.ways, self._focal = 0, {}, set(), 0.0
+        self.images, self.ways, self._focal = 0, set(), 0.0
 
     def facts(self) -> dict:
         """What was found, for a person and for the network's file."""
@@ -115,55 +106,27 @@ class _Extraction:
             "image": self.camera.image,
             "depth": f"{self.depth}, {' and '.join(sorted(self.ways))}",
             "images": self.images,
-            "left_out": self.left_out,
-            "damage": [*self.bag.damage, *sorted(self.context.problems)],
+            "left_out": dict(self.pairs.left_out.values()),
+            "damage": [*self.bag.damage, *sorted(self.pairs.context.problems)],
             "focal": self._focal,
         }
 
     def all(self, progress: Callable[[int], object]) -> None:
         """Write all that the selection asks for."""
-        begin, end = (
-            self.bag.start_ns + round(seconds * 1e9) if math.isfinite(seconds) else 2**62
-            for seconds in (self.selection.start, self.selection.end)
-        )
-        once = {name for name in self.context.topics if name.endswith(_SAID_ONCE)}
-        before = max(self.bag.start_ns, begin - _KEPT_NS)
-        for recorded in self.bag.messages(0, before, once):
-            self.context.add(recorded)
-        topics, number = {self.camera.image, self.depth, *self.context.topics}, 0
-        for recorded in looked_ahead(self.bag.messages(before, end + LOOK_AHEAD_NS, topics), self._keep):
-            if recorded.topic == self.camera.image and begin <= recorded.time_ns < end:
-                if number % self.selection.every == 0:
-                    self._take(recorded)
-                    progress(self.images)
-                number += 1
-
-    def _keep(self, recorded: Recorded) -> None:
-        self.context.add(recorded)
-        if recorded.topic == self.depth:
+        for recorded in self.pairs.images(self.selection.start, self.selection.end, self.selection.every):
             try:
-                stamp_ns = read_header(recorded.cdr).stamp_ns
-            except MessageError as error:
-                self.context.problems.add(f"'{self.depth}': {error}")
-                return
-            self._kept.append((stamp_ns, recorded.cdr))
-            while abs(stamp_ns - self._kept[0][0]) > _KEPT_NS:
-                self._kept.popleft()
+                self._take(recorded)
+            except (MessageError, CameraError, TransformError) as error:
+                self.pairs.leave_out(error)
+            progress(self.images)
 
     def _take(self, recorded: Recorded) -> None:
-        try:
-            header, rgb = decode(recorded.cdr, self.camera.compressed, self._decode)
-            when, cdr = min(self._kept, key=lambda entry: abs(entry[0] - header.stamp_ns), default=(None, b""))
-            if when is None or abs(when - header.stamp_ns) > self.selection.max_offset * 1e9:
-                raise MessageError(f"nothing on '{self.depth}' within {self.selection.max_offset:g} s")
-            info = self.context.info_at(self.camera, header.stamp_ns)
-            view = self._view(info, rgb.shape[1], rgb.shape[0], header.frame_id)
-            depth = self._depth_of(cdr, info, view, header.frame_id, rgb.shape[:2], header.stamp_ns)
-            rgb = view.rectification.apply(rgb) if view and view.rectification else rgb
-        except (MessageError, CameraError, LookupError) as error:
-            text = self._said.setdefault(re.sub(r"[\d.]+", "#", str(error)), str(error))
-            self.left_out[text] = self.left_out.get(text, 0) + 1
-            return
+        header, rgb = decode(recorded.cdr, self.camera.compressed, self._decode)
+        cdr = self.pairs.nearest(header.stamp_ns)
+        info = self.pairs.context.info_at(self.camera, header.stamp_ns)
+        view = self._view(info, rgb.shape[1], rgb.shape[0], header.frame_id)
+        depth = self._depth_of(cdr, info, view, header.frame_id, rgb.shape[:2], header.stamp_ns)
+        rgb = view.rectification.apply(rgb) if view and view.rectification else rgb
         self._write(f"{header.stamp_ns:020d}", rgb, depth)
         self._focal = view.camera.focal if view else 0.0
         self.images += 1
@@ -177,26 +140,23 @@ class _Extraction:
     ) -> np.ndarray:
         """(H, W) float32 metres at the pixels of the view; 0, NaN or Inf where there is none."""
         spacing = 1.0
-        if self._kind is Image:
+        if self.pairs.kind is Image:
             image = read_image(cdr)
             source = image.header.frame_id
-            own_pixels = _frame(source) == _frame(frame_id) and (image.height, image.width) == shape
+            own_pixels = source.lstrip("/") == frame_id.lstrip("/") and (image.height, image.width) == shape
             sensor = self._sensor_camera(image, info if own_pixels else None)
             if own_pixels and not (view and view.rectification) and (not (view and sensor) or _close(sensor, view.camera)):
                 self.ways.add("pixel by pixel")
                 return depth_pixels(image)
             if sensor is None:
-                raise CameraError(f"no camera_info on '{self._sensor.camera_info}'")
+                raise CameraError(f"no camera_info on '{self.pairs.sensor.camera_info}'")
             points = _points(depth_pixels(image), sensor)
             spacing = view.camera.fx / sensor.fx if view else spacing
         else:
-            message = deserialize_message(cdr, self._kind)
-            points = scan_points(message) if self._kind is LaserScan else cloud_points(message)
-            source = message.header.frame_id
+            source, points = self.pairs.points(cdr)
         if view is None:
             raise CameraError(f"no camera_info on '{self.camera.camera_info}', and depth is not of the image's own pixels")
-        if _frame(source) != _frame(frame_id):
-            points = self.context.lookup(frame_id, source, stamp_ns).apply(points)
+        points = self.pairs.in_frame(points, frame_id, source, stamp_ns)
         if view.rectification:
             points = points @ np.reshape(view.rectification.rotation, (3, 3)).T
         self.ways.add("its points projected")
@@ -208,7 +168,7 @@ class _Extraction:
         Depth images are rectified, so that P describes them; but drivers that align depth with a raw colour image give it the
         colour camera's K and D.
         """
-        info = self.context.info_at(self._sensor, image.header.stamp_ns)
+        info = self.pairs.context.info_at(self.pairs.sensor, image.header.stamp_ns)
         if info is None:
             return camera_from_info(colour, image.width, image.height, rectified=False) if colour else None
         aligned = colour and any(info.d) and list(info.d) == list(colour.d) and list(info.k) == list(colour.k)
@@ -284,10 +244,6 @@ def _close(one: Camera, other: Camera) -> bool:
     across = abs(one.fx / other.fx - 1) * one.width / 2 + abs(one.cx - other.cx)
     down = abs(one.fy / other.fy - 1) * one.height / 2 + abs(one.cy - other.cy)
     return one.distortion == other.distortion and across < 1 and down < 1
-
-
-def _frame(frame_id: str) -> str:
-    return frame_id.lstrip("/")
 
 
 def _there(bag: BagInput) -> str:

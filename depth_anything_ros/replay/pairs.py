@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images of one topic of a bag, each with what a depth sensor said at its time."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import Image, LaserScan, PointCloud2
+
+from ..messages.cdr import MessageError, read_header
+from ..messages.ranges import cloud_points, scan_points
+from ..stream.logs import SENSOR_TYPES
+from ..stream.transforms import parse_transforms
+from .bag_input import BagInput
+from .feed import LOOK_AHEAD_NS, CameraTopics, Context, looked_ahead
+from .messages import Recorded
+
+_KEPT_NS, _KEPT_BYTES = 10_000_000_000, 128 << 20  # a network that is slow stamps what it says long before it says it
+_SET_BACK_NS = 1_000_000_000  # a stamp so much older than the one before: the clock began anew
+_SAID_ONCE = ("tf_static", "camera_info")  # perhaps only when the recording began
+
+
+class Pairs:
+    """A pass through a bag.
+
+    Attributes:
+        sensor: where the sensor's messages are, and its calibration if they are images.
+        kind: of the sensor's messages: Image, PointCloud2 or LaserScan.
+        context: calibration and transforms, of the time that the pass has come to.
+        left_out: of images that gave nothing, by kind: the first reason, and how many.
+    """
+
+    def __init__(self, bag: BagInput, camera: CameraTopics, sensor: str, max_offset: float, transforms: Sequence[str]):
+        self._bag, self._camera, self._max_offset = bag, camera, max_offset
+        self.sensor = CameraTopics(sensor, False, sensor.rsplit("/", 1)[0] + "/camera_info")
+        self.kind = SENSOR_TYPES[bag.topics[sensor].type]
+        self.context = Context(bag, [camera, self.sensor], parse_transforms(transforms))
+        self.left_out: dict[str, tuple[str, int]] = {}
+        self._kept: deque[tuple[int, bytes]] = deque()
+        self._bytes = 0
+
+    def images(self, start: float, end: float, every: int) -> Iterator[Recorded]:
+        """Each n-th image recorded from `start` to `end` seconds after the bag's beginning; `nearest` is of its time."""
+        first_ns, end_ns = (
+            self._bag.start_ns + round(seconds * 1e9) if math.isfinite(seconds) else 2**62 for seconds in (start, end)
+        )
+        before_ns = max(self._bag.start_ns, first_ns - _KEPT_NS)
+        once = {name for name in self.context.topics if name.endswith(_SAID_ONCE)}
+        for recorded in self._bag.messages(0, before_ns, once):
+            self.context.add(recorded)
+        topics, number = {self._camera.image, self.sensor.image, *self.context.topics}, 0
+        for recorded in looked_ahead(self._bag.messages(before_ns, end_ns + LOOK_AHEAD_NS, topics), self._keep):
+            if recorded.topic == self._camera.image and first_ns <= recorded.time_ns < end_ns:
+                if number % every == 0:
+                    yield recorded
+                number += 1
+
+    def nearest(self, stamp_ns: int) -> bytes:
+        """The sensor's message whose stamp is the nearest.
+
+        Raises:
+            MessageError: none is near enough.
+        """
+        when, cdr = min(self._kept, key=lambda entry: abs(entry[0] - stamp_ns), default=(None, b""))
+        if when is None or abs(when - stamp_ns) > self._max_offset * 1e9:
+            near = "there is none" if when is None else f"the nearest is {abs(when - stamp_ns) / 1e9:.3f} s away"
+            raise MessageError(f"nothing on '{self.sensor.image}' within {self._max_offset:g} s ({near})")
+        return cdr
+
+    def points(self, cdr: bytes) -> tuple[str, np.ndarray]:
+        """The frame and the points (N, 3) of a cloud or a scan.
+
+        Raises:
+            MessageError: it is damaged.
+        """
+        message = self.message(cdr)
+        points = scan_points(message) if self.kind is LaserScan else cloud_points(message)
+        return message.header.frame_id, points
+
+    def message(self, cdr: bytes) -> PointCloud2 | LaserScan | Image:
+        """The sensor's message.
+
+        Raises:
+            MessageError: it is damaged.
+        """
+        try:
+            return deserialize_message(cdr, self.kind)
+        except Exception as error:  # rclpy has its own kinds
+            raise MessageError(f"a damaged message on '{self.sensor.image}': {type(error).__name__}") from error
+
+    def in_frame(self, points: np.ndarray, target: str, source: str, stamp_ns: int) -> np.ndarray:
+        """Points (N, 3) of one frame in another.
+
+        Raises:
+            TransformError: the way from one to the other is not known.
+        """
+        if target.lstrip("/") == source.lstrip("/"):
+            return points
+        return self.context.lookup(target, source, stamp_ns).apply(points)
+
+    def leave_out(self, why: Exception) -> None:
+        """Count an image that gave nothing; reasons that differ in their numbers are of one kind."""
+        kind = re.sub(r"[\d.]+", "#", str(why))
+        text, count = self.left_out.get(kind, (str(why), 0))
+        self.left_out[kind] = text, count + 1
+
+    def _keep(self, recorded: Recorded) -> None:
+        self.context.add(recorded)
+        if recorded.topic != self.sensor.image:
+            return
+        try:
+            stamp_ns = read_header(recorded.cdr).stamp_ns
+        except MessageError as error:
+            self.context.problems.add(f"'{self.sensor.image}': {error}")
+            return
+        kept = self._kept
+        if kept and stamp_ns < kept[-1][0] - _SET_BACK_NS:
+            kept.clear()
+            self._bytes = 0
+        kept.append((stamp_ns, recorded.cdr))
+        self._bytes += len(recorded.cdr)
+        while len(kept) > 1 and (stamp_ns - kept[0][0] > _KEPT_NS or self._bytes > _KEPT_BYTES):
+            self._bytes -= len(kept.popleft()[1])
