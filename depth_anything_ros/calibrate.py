@@ -7,6 +7,7 @@ Writes the parameters `scale.*` as YAML. From a range sensor, the running node d
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
@@ -22,8 +23,14 @@ from .models import CANONICAL, METRIC, ModelError
 _POINT = re.compile(r"(\d+),(\d+)=([0-9.]+)")
 
 
-def calibration_text(fit: Fit, network: str, focal: float, said: str) -> str:
-    """The YAML of a calibration, as the node takes it by params_file; `said` is a line about where it comes from."""
+def calibration_text(fit: Fit, network: str, checkpoint: str, focal: float, said: str) -> str:
+    """The YAML of a calibration, as the node takes it by params_file.
+
+    Args:
+        network: as predictions name it; checkpoint: the user's own file, or empty.
+        focal: of the camera, in short sides of the image; 0: unknown.
+        said: a line about where it comes from.
+    """
     model, encoder, input_size = network.split("/")[:3]
     lines = (
         f"# {said}: {fit.inliers} of {fit.points} points agree, off by {fit.residual:.1%} (median).",
@@ -31,6 +38,7 @@ def calibration_text(fit: Fit, network: str, focal: float, said: str) -> str:
         "  ros__parameters:",
         f'    model: "{model}"',
         f'    encoder: "{encoder}"',
+        *([f"    checkpoint: {json.dumps(str(Path(checkpoint).expanduser().absolute()))}"] if checkpoint else []),
         f"    input_size: {input_size}",
         "    scale:",
         "      source: fixed",
@@ -81,7 +89,7 @@ def main(args: list[str] | None = None) -> int:
         if 2 * fit.inliers <= len(truth) or fit.inliers < 1 + relative:
             raise FitError(f"{fit.inliers} of {fit.points} points agree: measure again, or more of them")
         path = write_calibration(
-            options.output, calibration_text(fit, estimator.name, focal, "From distances measured by hand")
+            options.output, calibration_text(fit, estimator.name, options.checkpoint, focal, "From distances measured by hand")
         )
     except (ModelError, ImageError, InferenceError, OSError, ValueError) as error:  # FitError is a ValueError
         print(f"calibrate: {error}", file=sys.stderr)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Calibration of a scale: by hand from photos, and by the service of a running node. From a sensor: test_scale_node.py."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from depth_anything_ros.calibrate import main as calibrate
 from depth_anything_ros.demo.families import HELD_OUT_SEED
 from depth_anything_ros.demo.sources import photographed_scene
 from depth_anything_ros.inference import DepthEstimator
+from depth_anything_ros.models import locate
 
 FRAME = "camera_color_optical_frame"
 RGB = picture()
@@ -27,7 +30,7 @@ def shot():
     return photographed_scene(HELD_OUT_SEED + 3, "room", 320, 240)
 
 
-def test_calibration_by_hand(tmp_path, estimator, shot, capsys):
+def test_calibration_by_hand(tmp_path, estimator, shot, capsys, monkeypatch):
     """Metres of a metric network that are all off by one factor: the points give it back."""
     photo, output = tmp_path / "photo.png", tmp_path / "new" / "scale.yaml"
     cv2.imwrite(str(photo), cv2.cvtColor(shot.rgb, cv2.COLOR_RGB2BGR))
@@ -37,11 +40,19 @@ def test_calibration_by_hand(tmp_path, estimator, shot, capsys):
     words[3] = "160,120=9.9"  # one was misread
     line = ["--backend", "torch", "--model", "demo", "--device", "cpu", "--output", str(output), "--fov-deg", "60"]
     assert calibrate([str(photo), *words, *line]) == 0
-    said = yaml.safe_load(output.read_text())["/**"]["ros__parameters"]["scale"]
+    parameters = yaml.safe_load(output.read_text())["/**"]["ros__parameters"]
+    said = parameters["scale"]
+    assert parameters["model"] == "demo" and "checkpoint" not in parameters
     assert said["source"] == "fixed" and said["network"] == "demo/tiny/192" and said["b"] == 0
     assert said["a"] == pytest.approx(1 / 1.25, rel=0.02)
     assert said["focal"] == pytest.approx(320 / 2 / np.tan(np.radians(30)) / 240, abs=1e-3)
     assert "measured 9.900 m" in capsys.readouterr().out
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(locate("demo", "tiny"), 'my "own".safetensors')
+    assert calibrate([str(photo), *words, *line, "--checkpoint", 'my "own".safetensors']) == 0
+    parameters = yaml.safe_load(output.read_text())["/**"]["ros__parameters"]
+    assert parameters["checkpoint"] == str(tmp_path / 'my "own".safetensors')  # wherever the node is started
 
     apart = [f"{u},{v}={f * depth[v, u]:.4f}" for (u, v), f in zip(points, (1.25, 3.5))]
     for wrong, words in (

@@ -158,12 +158,11 @@ def test_a_known_name_that_contradicts_the_choice_is_an_error(name, model, encod
         if other != model:
             with pytest.raises(CheckpointError, match=f"checkpoint of model '{model}', encoder '{encoder}'"):
                 check_file_name(name, other, encoder)
-    assert check_file_name(name, model, encoder)
 
 
 def test_names_of_ones_own_say_nothing():
-    assert not check_file_name("my_finetuned_weights.pth", "v2", "vits")
-    assert not check_file_name("/home/me/Depth-Anything-V2-Small/runs/metric/best.pth", "v2_metric_indoor", "vits")
+    check_file_name("my_finetuned_weights.pth", "v2", "vits")
+    check_file_name("/home/me/Depth-Anything-V2-Small/runs/metric/best.pth", "v2_metric_indoor", "vits")
 
 
 def test_a_misnamed_file_is_refused_before_it_is_read(tmp_path, state):

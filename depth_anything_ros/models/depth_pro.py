@@ -62,11 +62,6 @@ class DepthPro(nn.Module):
         """
         return self._perceive(images)[0]
 
-    def with_fov(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`forward`, and the horizontal field of view of each image: (B, S, S), (B,) float32 degrees. Errors as there."""
-        values, coarsest, _ = self._perceive(images)
-        return values, self.fov(images, coarsest)
-
     def examine(self, images: torch.Tensor) -> Examination:
         """Everything it can say, in one pass; arguments and errors as of `forward`."""
         values, coarsest, tokens = self._perceive(images)

@@ -238,8 +238,8 @@ def input_unit(model: Model, encoder: Encoder) -> int:
     return 32 * encoder.patch if model.architecture == DEPTH_PRO else encoder.patch
 
 
-def check_file_name(path: str, model: str, encoder: str) -> bool:
-    """Refuse a published file under the wrong name of a model; True if it is a published one by its name.
+def check_file_name(path: str, model: str, encoder: str) -> None:
+    """Refuse a published file under the wrong name of a model.
 
     V1, V2 and metric checkpoints have the same tensors, so a wrong choice loads without any error and gives wrong
     depth: only a well-known file or repository name can tell.
@@ -253,7 +253,6 @@ def check_file_name(path: str, model: str, encoder: str) -> bool:
             f"'{path}' is by its name the checkpoint of model '{claimed[0]}', encoder '{claimed[1]}', but model '{model}', "
             f"encoder '{encoder}' was asked for. Set model and encoder to match the file, or rename a misnamed file."
         )
-    return claimed is not None
 
 
 def _identify(path: PurePath) -> tuple[str, str] | None:

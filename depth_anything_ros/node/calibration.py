@@ -74,7 +74,8 @@ class CalibrationService:
         fit = fit_inverse_depth(np.concatenate(inverse), np.concatenate(truth), kinds[0] != METRIC, scale.source == "ground")
         check_fit(fit, settings.refine.scale)
         said = f"From {len(gathered)} frames and {'the ground' if scale.source == 'ground' else settings.scale_topic}"
-        path = write_calibration(settings.calibration_file, calibration_text(fit, networks[0], focals[0], said))
+        text = calibration_text(fit, networks[0], settings.network.checkpoint, focals[0], said)
+        path = write_calibration(settings.calibration_file, text)
         return f"1 / z = {fit.a:.6g} * inverse + {fit.b:.6g}, {fit.inliers} of {fit.points} points, written to {path}"
 
     def _pause(self, seconds: float) -> Future:
