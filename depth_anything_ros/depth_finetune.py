@@ -22,6 +22,7 @@ import torch
 from tqdm import tqdm
 
 from .command_line import add_network_options
+from .geometry import ROTATIONS
 from .inference import ImageError
 from .inference.estimator import choose_device
 from .inference.preprocessing import check_input_size, network_size
@@ -90,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--every", type=int, default=1, metavar="N", help="take each N-th image of a bag")
     data.add_argument("--max-offset", type=float, default=0.05, help="seconds between two stamps (default: %(default)s)")
     data.add_argument("--transform", action="append", default=[], metavar="TEXT", help="'parent child x y z roll pitch yaw'")
+    data.add_argument(
+        "--rotation", type=int, default=0, choices=ROTATIONS, help="of a bag's images, as the node's camera.rotation turns them"
+    )
     data.add_argument("--depth-scale", type=float, default=0.0, help="of PNGs, values per metre (default: 1000; TUM: 5000)")
     data.add_argument("--min-depth", type=float, default=0.1, help="metres of the sensor that count (default: %(default)s)")
     data.add_argument("--max-depth", type=float, default=math.inf, help="metres (default: as far as the network can say)")
@@ -220,7 +224,7 @@ def _data(options: argparse.Namespace, bounds: Bounds, output: Path) -> Data:
 
         topics = (f"/{topic.lstrip('/')}" if topic else "" for topic in (options.image, options.depth, options.camera_info))
         times = options.start, options.end, options.every, options.max_offset
-        selection = Selection(*topics, *times, tuple(options.transform))
+        selection = Selection(*topics, *times, tuple(options.transform), options.rotation)
         folder = output / "samples" / f"{next(number)}_{path.name}"
         with tqdm(desc=f"reading {path.name}", unit="image", disable=options.quiet, leave=False) as bar:
             return folder, extract(path, selection, folder, lambda images: bar.update())

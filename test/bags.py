@@ -2,16 +2,18 @@
 """Bags for the tests, written by rosbags and rclpy; nothing of ours but the pictures is in them."""
 
 import hashlib
+import struct
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 from rclpy.serialization import deserialize_message, serialize_message
 from ros import camera_info, picture
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
 from rosbags.typesys import Stores, get_typestore
-from sensor_msgs.msg import Image, PointCloud2, PointField
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header, String
 
 STORE = get_typestore(Stores.LATEST)
@@ -34,6 +36,18 @@ def image_of(pixels, stamp_ns, encoding="rgb8", frame_id=FRAME):
     message = Image(header=header_of(stamp_ns, frame_id), height=pixels.shape[0], width=pixels.shape[1], encoding=encoding)
     message.step = pixels.strides[0]
     message.data.frombytes(np.ascontiguousarray(pixels).tobytes())
+    return message
+
+
+def compressed_depth_of(depth, stamp_ns, frame_id=FRAME, codec="compressedDepth png", longest=10.0, quantization=100.0):
+    """compressedDepth as compressed_depth_image_transport's codec.cpp makes it of 16UC1 or 32FC1 (NaN: nothing)."""
+    encoding, a, b, codes = "16UC1", 0.0, 0.0, depth
+    if depth.dtype == np.float32:
+        encoding, a = "32FC1", quantization * (quantization + 1)
+        b = 1 - a / longest
+        codes = np.where(depth < longest, a / np.nan_to_num(depth, nan=longest) + b, 0).astype(np.uint16)
+    message = CompressedImage(header=header_of(stamp_ns, frame_id), format=f"{encoding}; {codec}")
+    message.data.frombytes(struct.pack("<iff", 0, a, b) + cv2.imencode(".png", codes)[1].tobytes())
     return message
 
 

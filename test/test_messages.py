@@ -4,10 +4,12 @@
 import subprocess
 import sys
 import textwrap
+from array import array
 
 import cv2
 import numpy as np
 import pytest
+from bags import compressed_depth_of
 from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
@@ -17,8 +19,10 @@ from depth_anything_ros.geometry import Camera, pack_cloud, unproject
 from depth_anything_ros.messages.bridge import BridgeError, choose_decoder, probe_cv_bridge
 from depth_anything_ros.messages.cdr import MessageError, read_compressed_image, read_image
 from depth_anything_ros.messages.cloud_reader import read_cloud, read_with_numpy
+from depth_anything_ros.messages.compressed import decompressed_depth
 from depth_anything_ros.messages.images import compressed_to_rgb, image_to_rgb
 from depth_anything_ros.messages.outgoing import cloud_message, image_message
+from depth_anything_ros.messages.ranges import depth_pixels
 
 HEADER = Header(stamp=Time(sec=12, nanosec=345_678_901), frame_id="camera_color_optical_frame")
 
@@ -193,6 +197,41 @@ def test_truncated_or_foreign_compressed_images(kind):
     image.data.frombytes(data)
     with pytest.raises(MessageError, match="expected a JPEG or PNG from a camera"):
         compressed_to_rgb(read_compressed_image(serialize_message(image)))
+
+
+def read_depth(message):
+    return decompressed_depth(read_compressed_image(serialize_message(message)))
+
+
+@pytest.mark.parametrize("codec", ["compressedDepth", "compressedDepth png"])
+def test_compressed_depth_is_read_as_its_plugin_writes_it(codec):
+    metres = np.random.default_rng(0).uniform(0.3, 9.9, (20, 31)).astype(np.float32)
+    metres[4, 5:9] = np.nan
+    image = read_depth(compressed_depth_of(metres, 5_000_000_007, codec=codec))
+    found = depth_pixels(image)
+    assert image.encoding == "32FC1" and image.header.stamp_ns == 5_000_000_007 and found.shape == (20, 31)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(metres))
+    assert np.nanmax(np.abs(found - metres) / metres**2) < 1.01 / 10100  # a code's step is z^2 / A
+    millimetres = np.random.default_rng(1).integers(0, 65536, (20, 31)).astype(np.uint16)
+    found = depth_pixels(read_depth(compressed_depth_of(millimetres, 1, codec=codec)))
+    np.testing.assert_array_equal(found, millimetres.astype(np.float32) * np.float32(0.001))
+
+
+def test_what_is_no_compressed_depth_is_said():
+    good = compressed_depth_of(np.full((20, 31), 900, np.uint16), 1)
+    for changes, text in (
+        ({"format": "16UC1; compressedDepth rvl"}, "compressedDepth rvl.*not RVL"),
+        ({"format": "jpeg"}, "expected compressedDepth of 16UC1 or 32FC1"),
+        ({"data": good.data[:40]}, "40 bytes of format.*not a whole PNG"),
+        ({"data": good.data[:-8]}, "not a whole PNG"),
+        ({"data": good.data[:0]}, "0 bytes"),
+        ({"data": good.data[:12] + array("B", cv2.imencode(".png", np.zeros((9, 9), np.uint8))[1].tobytes())}, "16 bits"),
+    ):
+        message = CompressedImage(header=good.header, format=good.format, data=good.data)
+        for name, value in changes.items():
+            setattr(message, name, value)
+        with pytest.raises(MessageError, match=text):
+            read_depth(message)
 
 
 def test_images_go_out_as_they_are():

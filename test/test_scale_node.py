@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from bags import compressed_depth_of, image_of
 from rclpy.duration import Duration
 from ros import DepthProcess, bench, camera_info, depth_of, picture, stamp_of
-from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2, PointField
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
@@ -182,30 +183,34 @@ def test_a_laser_scan_serves(camera):
     camera.node.destroy_publisher(publisher)
 
 
-def test_a_depth_image_serves(camera):
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_depth_image_serves(camera, compressed):
     relative = relative_of(camera)
     a, b = chosen_scale(relative)
     metres = (1 / (a * relative + b)).astype(np.float32)
     metres[:40] = np.nan
-    publisher = camera.node.create_publisher(Image, "/sensor/points", 5)
+    publisher = camera.node.create_publisher(CompressedImage if compressed else Image, "/sensor/points", 5)
     infos = camera.node.create_publisher(CameraInfo, "/sensor/camera_info", 5)
     camera.wait(lambda: publisher.get_subscription_count() > 0 and infos.get_subscription_count() > 0, "readers of depth")
     camera.spin(0.5)  # the readers follow the publishers' reliability
     header = now()
     header.frame_id = FRAME
-    image = Image(header=header, height=240, width=320, encoding="32FC1", step=1280)
-    image.data.frombytes(metres.tobytes())
+    image = compressed_depth_of(metres, 0) if compressed else image_of(metres, 0, "32FC1")
+    image.header = header
     infos.publish(camera_info(header, 320, 240))
     camera.spin(0.1)
     publisher.publish(image)
     camera.spin(0.2)
     check_metres(camera, relative, camera.send(RGB))
-    image.encoding = "rgb8"
+    if compressed:
+        image.format = "jpeg"
+    else:
+        image.encoding = "rgb8"
     image.header = now()
     publisher.publish(image)
     camera.spin(0.2)
     message = camera.expect("depth/scale", camera.send(RGB)).status[0].message
-    assert "encoding 'rgb8', expected one of 32FC1" in message
+    assert ("format 'jpeg', expected compressedDepth" if compressed else "encoding 'rgb8', expected one of 32FC1") in message
     infos.wait_for_all_acked(Duration(seconds=5))
     camera.node.destroy_publisher(publisher)
     camera.node.destroy_publisher(infos)

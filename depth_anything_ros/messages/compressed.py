@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compressed outputs, as image_transport's plugins write them: compressedDepth and JPEG.
+"""compressedDepth, written and read, and JPEG, as image_transport's plugins have them.
 
 Byte layout: compressed_depth_image_transport, `codec.cpp`: a header of an int32 and two float32 (A, B), then a 16-bit PNG of
 the codes A / z + B, 0 for invalid; a reader takes A and B from the header.
@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 
 import cv2
 import numpy as np
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
-from .cdr import MessageError
+from . import cdr
+from .cdr import MessageError, RawImage
 from .outgoing import fill
 
+_HEADER = struct.Struct("<iff")  # format, A, B
 _INVERSE_DEPTH = 0
 _PNG_LEVEL = 1
 _LARGEST_CODE = 65535
@@ -50,11 +53,36 @@ def compressed_color_message(header: Header, bgr: np.ndarray, quality: int = 90)
     return message
 
 
+def decompressed_depth(image: CompressedImage | cdr.CompressedImage) -> RawImage:
+    """The depth image that a compressedDepth message holds, 16UC1 or 32FC1 with NaN where nothing is.
+
+    Raises:
+        MessageError: another format, or bytes that are none.
+    """
+    encoding, _, codec = (part.strip() for part in image.format.partition(";"))
+    if encoding not in ("16UC1", "32FC1") or codec not in ("compressedDepth", "compressedDepth png"):
+        raise MessageError(f"format '{image.format}', expected compressedDepth of 16UC1 or 32FC1 as PNG (not RVL)")
+    data = np.frombuffer(image.data, np.uint8)
+    try:
+        codes = cv2.imdecode(data[_HEADER.size :], cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        codes = None
+    if codes is None or codes.dtype != np.uint16 or codes.ndim != 2 or b"IEND" not in data[-64:].tobytes():
+        raise MessageError(f"the {data.size} bytes of format '{image.format}' are not a whole PNG of 16 bits behind 12 bytes")
+    if encoding == "32FC1":
+        _, a, b = _HEADER.unpack(data[: _HEADER.size].tobytes())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            codes = np.where(codes > 0, np.float32(a) / (codes - np.float32(b)), np.float32(np.nan))
+    height, width = codes.shape
+    pixels = codes.view(np.uint8).reshape(-1)
+    return RawImage(image.header, height, width, encoding, sys.byteorder == "big", width * codes.itemsize, pixels)
+
+
 def _message(header: Header, encoding: str, codes: np.ndarray, a: float, b: float) -> CompressedImage:
     # Up to Iron the format ends there; later readers take both (codec.cpp, decodeCompressedDepthImage).
     codec = "" if os.environ.get("ROS_DISTRO") in ("humble", "iron") else " png"
     message = CompressedImage(header=header, format=f"{encoding}; compressedDepth{codec}")
-    fill(message, struct.pack("<iff", _INVERSE_DEPTH, a, b), _encoded(".png", codes, cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL))
+    fill(message, _HEADER.pack(_INVERSE_DEPTH, a, b), _encoded(".png", codes, cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL))
     return message
 
 

@@ -73,14 +73,14 @@ def depth_pixels(image: Image | RawImage) -> np.ndarray:
     return np.ascontiguousarray(rows).view(item).astype(np.float32) * np.float32(unit)
 
 
-def depth_points(message: Image, info: CameraInfo) -> np.ndarray:
+def depth_points(image: Image | RawImage, info: CameraInfo) -> np.ndarray:
     """The points of a depth image in its optical frame: 32FC1 metres or 16UC1 millimetres (REP-118).
 
     Raises:
         MessageError: another encoding, or less data than rows; CameraError: a calibration that does not belong to it.
     """
-    depth = depth_pixels(message)
-    camera: Camera = camera_from_info(info, message.width, message.height, rectified=True)
+    depth = depth_pixels(image)
+    camera: Camera = camera_from_info(info, image.width, image.height, rectified=True)
     stride = max(1, math.isqrt(depth.size // _MOST) + 1)
     depth, rays = depth[::stride, ::stride], camera.rays().numpy()[:, ::stride, ::stride]
     good = np.isfinite(depth) & (depth > 0)

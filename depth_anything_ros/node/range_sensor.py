@@ -7,14 +7,14 @@ from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.validate_topic_name import validate_topic_name
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo
 
-from ..stream.logs import SENSOR_TYPES, SensorLog
+from ..stream.logs import DEPTH_TYPES, SENSOR_TYPES, SensorLog
 from ..stream.settings import SettingsError
 
 
 class RangeSensor(SensorLog):
-    """Reads one topic, whatever of the three types is published there. Any thread may ask; `refresh` is the spinning one's."""
+    """Reads one topic, whatever of the types is published there. Any thread may ask; `refresh` is the spinning one's."""
 
     def __init__(self, node: Node, topic: str):
         try:
@@ -37,13 +37,13 @@ class RangeSensor(SensorLog):
         if kind is None:
             self.problem = f"'{self.topic}' is a {offers[0].topic_type}, expected one of {', '.join(SENSOR_TYPES)}"
             return
-        infos = self._node.get_publishers_info_by_topic(self.info_topic) if kind is Image else []
+        infos = self._node.get_publishers_info_by_topic(self.info_topic) if kind in DEPTH_TYPES else []
         now = kind, _all_reliable(offers), _all_reliable(infos)
         if self._now != now:
             self.close()
             self._now = now
             self._subscribe(kind, self.topic, self.add, now[1])
-            if kind is Image:
+            if kind in DEPTH_TYPES:
                 self._subscribe(CameraInfo, self.info_topic, self.add_info, now[2])
         self.problem = ""
 

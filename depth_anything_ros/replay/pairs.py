@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections import deque
@@ -10,14 +11,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import Image, LaserScan, PointCloud2
+from sensor_msgs.msg import Image, LaserScan
 
-from ..messages.cdr import MessageError, read_header
-from ..messages.ranges import cloud_points, scan_points
-from ..stream.logs import SENSOR_TYPES
+from ..messages.cdr import MessageError, RawImage, read_compressed_image, read_header, read_image
+from ..messages.compressed import decompressed_depth
+from ..messages.ranges import METRES, cloud_points, scan_points
+from ..stream.logs import DEPTH_TYPES, SENSOR_TYPES, info_topic_of
 from ..stream.transforms import parse_transforms
 from .bag_input import BagInput
-from .feed import LOOK_AHEAD_NS, CameraTopics, Context, looked_ahead
+from .feed import COMPRESSED, IMAGE, LOOK_AHEAD_NS, CameraTopics, Context, looked_ahead
 from .messages import Recorded
 
 _KEPT_NS, _KEPT_BYTES = 10_000_000_000, 128 << 20  # a network that is slow stamps what it says long before it says it
@@ -25,20 +27,45 @@ _SET_BACK_NS = 1_000_000_000  # a stamp so much older than the one before: the c
 _SAID_ONCE = ("tf_static", "camera_info")  # perhaps only when the recording began
 
 
+def read_depth_image(cdr: bytes, compressed: bool) -> RawImage:
+    """A serialised depth image, as it is or as compressedDepth.
+
+    Raises:
+        MessageError: the bytes are not one.
+    """
+    return decompressed_depth(read_compressed_image(cdr)) if compressed else read_image(cdr)
+
+
+def depth_images(bag: BagInput) -> dict[str, RawImage]:
+    """Topics of depth images, by what their first message is, with that message; compressedDepth where there is no raw one."""
+    found = {}
+    for name, topic in sorted(bag.topics.items()):
+        compressed = topic.type == COMPRESSED and name.endswith("/compressedDepth")
+        if "depth" not in name or not (compressed or topic.type == IMAGE) or name.removesuffix("/compressedDepth") in found:
+            continue
+        first = next(bag.messages(topics=[name]), None)
+        with contextlib.suppress(MessageError):
+            image = first and read_depth_image(first.cdr, compressed)
+            if image and image.encoding in METRES:
+                found[name] = image
+    return found
+
+
 class Pairs:
     """A pass through a bag.
 
     Attributes:
         sensor: where the sensor's messages are, and its calibration if they are images.
-        kind: of the sensor's messages: Image, PointCloud2 or LaserScan.
+        gives_images: whether the sensor's messages are depth images; else they are points.
         context: calibration and transforms, of the time that the pass has come to.
         left_out: of images that gave nothing, by kind: the first reason, and how many.
     """
 
     def __init__(self, bag: BagInput, camera: CameraTopics, sensor: str, max_offset: float, transforms: Sequence[str]):
         self._bag, self._camera, self._max_offset = bag, camera, max_offset
-        self.sensor = CameraTopics(sensor, False, sensor.rsplit("/", 1)[0] + "/camera_info")
-        self.kind = SENSOR_TYPES[bag.topics[sensor].type]
+        self.sensor = CameraTopics(sensor, False, info_topic_of(sensor))
+        self._kind = SENSOR_TYPES[bag.topics[sensor].type]
+        self.gives_images = self._kind in DEPTH_TYPES
         self.context = Context(bag, [camera, self.sensor], parse_transforms(transforms))
         self.left_out: dict[str, tuple[str, int]] = {}
         self._kept: deque[tuple[int, bytes]] = deque()
@@ -72,26 +99,25 @@ class Pairs:
             raise MessageError(f"nothing on '{self.sensor.image}' within {self._max_offset:g} s ({near})")
         return cdr
 
+    def image(self, cdr: bytes) -> RawImage:
+        """The sensor's depth image.
+
+        Raises:
+            MessageError: it is damaged.
+        """
+        return read_depth_image(cdr, self._kind is not Image)
+
     def points(self, cdr: bytes) -> tuple[str, np.ndarray]:
         """The frame and the points (N, 3) of a cloud or a scan.
 
         Raises:
             MessageError: it is damaged.
         """
-        message = self.message(cdr)
-        points = scan_points(message) if self.kind is LaserScan else cloud_points(message)
-        return message.header.frame_id, points
-
-    def message(self, cdr: bytes) -> PointCloud2 | LaserScan | Image:
-        """The sensor's message.
-
-        Raises:
-            MessageError: it is damaged.
-        """
         try:
-            return deserialize_message(cdr, self.kind)
+            message = deserialize_message(cdr, self._kind)
         except Exception as error:  # rclpy has its own kinds
             raise MessageError(f"a damaged message on '{self.sensor.image}': {type(error).__name__}") from error
+        return message.header.frame_id, scan_points(message) if self._kind is LaserScan else cloud_points(message)
 
     def in_frame(self, points: np.ndarray, target: str, source: str, stamp_ns: int) -> np.ndarray:
         """Points (N, 3) of one frame in another.

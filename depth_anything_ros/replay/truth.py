@@ -8,19 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo
 
 from ..geometry import CameraError, TransformError
 from ..messages.camera_info import camera_from_info
 from ..messages.cdr import MessageError, RawImage, read_image
-from ..messages.ranges import METRES, depth_pixels, depth_points
-from ..stream.logs import SENSOR_TYPES
+from ..messages.ranges import depth_pixels, depth_points
+from ..stream.logs import SENSOR_TYPES, info_topic_of
 from .bag_input import BagInput
 from .evaluation import Evaluation, truth_image
 from .feed import IMAGE, CameraTopics
 from .messages import BagError, Recorded
-from .pairs import Pairs
+from .pairs import Pairs, depth_images
 
+_POINTS = ("sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/LaserScan")
 _NO_TRUTH = ("relative", "confidence", "disparity", "mask", "label")  # in topics' names
 
 
@@ -63,7 +64,7 @@ class Comparison:
         self.truth, self.others = _truth_topic(bag, self.depth, selection.truth)
         self.evaluation = Evaluation(selection.min_depth, selection.max_depth)
         self.ways: set[str] = set()
-        self._camera = CameraTopics(self.depth, False, self.depth.rsplit("/", 1)[0] + "/camera_info")
+        self._camera = CameraTopics(self.depth, False, info_topic_of(self.depth))
         self.pairs = Pairs(bag, self._camera, self.truth, selection.max_offset, selection.transforms)
 
     def all(self) -> None:
@@ -84,8 +85,8 @@ class Comparison:
     def _truth_of(self, depth: RawImage, cdr: bytes) -> np.ndarray:
         """(H, W) metres on the depth image's pixels, NaN, Inf or <= 0 where there is none."""
         info = self.pairs.context.info_at(self._camera, depth.header.stamp_ns)
-        if self.pairs.kind is Image:
-            image = read_image(cdr)
+        if self.pairs.gives_images:
+            image = self.pairs.image(cdr)
             other = self.pairs.context.info_at(self.pairs.sensor, image.header.stamp_ns)
             if _shape(image) == _shape(depth) and _same_view(info, other):
                 self.ways.add("pixel by pixel")
@@ -93,7 +94,7 @@ class Comparison:
         if info is None:
             raise CameraError(f"no camera_info on '{self._camera.camera_info}'")
         camera = camera_from_info(info, depth.width, depth.height, rectified=False, frame_id=depth.header.frame_id)
-        if self.pairs.kind is Image:
+        if self.pairs.gives_images:
             if other is None:
                 raise CameraError(f"no camera_info on '{self.pairs.sensor.camera_info}'")
             source, points = image.header.frame_id, depth_points(image, other)
@@ -167,16 +168,14 @@ def _truth_topic(bag: BagInput, depth: str, said: str) -> tuple[str, list[str]]:
             raise BagError(f"'{said}' {what}, expected another depth image, a cloud or a scan; {_there(bag)}")
         return said, []
     ours, node = depth.rsplit("/", 1)[0] + "/", depth.removesuffix("depth/image")
-    first, found = _first_image(bag, depth), []
+    first, images, found = _first_image(bag, depth), depth_images(bag), []
     for name, topic in sorted(bag.topics.items()):
-        if topic.type not in SENSOR_TYPES or name.startswith(ours) or (len(node) > 1 and name.startswith(node)):
+        if name.startswith(ours) or (len(node) > 1 and name.startswith(node)):
             continue
-        if topic.type != IMAGE:
-            found.append((list(SENSOR_TYPES).index(topic.type) + 2, name))
-        elif "depth" in name and "/depth_anything/" not in name and not any(word in name for word in _NO_TRUTH):
-            image = _first_image(bag, name)
-            if image and image.encoding in METRES:
-                found.append((0 if first and _shape(image) == _shape(first) else 1, name))
+        if topic.type in _POINTS:
+            found.append((_POINTS.index(topic.type) + 2, name))
+        elif name in images and "/depth_anything/" not in name and not any(word in name for word in _NO_TRUTH):
+            found.append((0 if first and _shape(images[name]) == _shape(first) else 1, name))
     if not found:
         raise BagError(f"no depth sensor was found beside '{depth}': no depth image, cloud or scan; {_there(bag)}")
     names = [name for _, name in sorted(found)]

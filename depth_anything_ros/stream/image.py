@@ -114,7 +114,7 @@ def prepare_image(
 
 def is_rectified(image_topic: str) -> bool:
     """Whether images are rectified, by image_pipeline's convention: `rect` in the topic's last two names."""
-    names = image_topic.removesuffix("/compressed").split("/")[-2:]
+    names = image_topic.removesuffix("/compressed").removesuffix("/compressedDepth").split("/")[-2:]
     return any("rect" in name.split("_") for name in names)
 
 

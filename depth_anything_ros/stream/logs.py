@@ -7,16 +7,24 @@ import threading
 from collections import deque
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
 
 from ..messages.cdr import MessageError
+from ..messages.compressed import decompressed_depth
 from ..messages.ranges import cloud_points, depth_points, scan_points
 
 _INFOS = 32
 # Messages are chosen by an image's stamp after the network has run, which takes seconds on a slow machine.
 _KEPT_NS, _KEPT_BYTES = 10_000_000_000, 128 << 20
 
-SENSOR_TYPES = {f"sensor_msgs/msg/{kind.__name__}": kind for kind in (PointCloud2, LaserScan, Image)}
+SENSOR_TYPES = {f"sensor_msgs/msg/{kind.__name__}": kind for kind in (PointCloud2, LaserScan, Image, CompressedImage)}
+DEPTH_TYPES = (Image, CompressedImage)
+"""Those of them that are depth images and need a calibration; compressed: compressedDepth."""
+
+
+def info_topic_of(depth_topic: str) -> str:
+    """Where the calibration of a depth image is, by image_transport's convention."""
+    return depth_topic.removesuffix("/compressedDepth").rsplit("/", 1)[0] + "/camera_info"
 
 
 class InfoLog:
@@ -56,13 +64,13 @@ class SensorLog:
 
     def __init__(self, topic: str):
         self.topic, self.problem = topic, ""
-        self.info_topic = topic.rsplit("/", 1)[0] + "/camera_info"
+        self.info_topic = info_topic_of(topic)
         self._messages: deque = deque()
         self._bytes = 0
         self._info: CameraInfo | None = None
         self._lock = threading.Lock()
 
-    def add(self, message: PointCloud2 | LaserScan | Image) -> None:
+    def add(self, message: PointCloud2 | LaserScan | Image | CompressedImage) -> None:
         """Take in the next one; old ones go."""
         with self._lock:
             kept = self._messages
@@ -103,7 +111,8 @@ class SensorLog:
         elif info is None:
             raise MessageError(f"a depth image, but no camera_info on '{self.info_topic}'")
         else:
-            points = depth_points(message, info)
+            image = decompressed_depth(message) if isinstance(message, CompressedImage) else message
+            points = depth_points(image, info)
         return message.header.frame_id, points
 
 

@@ -7,7 +7,6 @@ same frame and size goes pixel by pixel; every other becomes points, which are p
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import shutil
@@ -17,18 +16,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo
 
-from ..geometry import Camera, CameraError, TransformError
+from ..geometry import Camera, CameraError, TransformError, rotate
 from ..messages.bridge import choose_decoder
 from ..messages.camera_info import View, camera_from_info, view_of
-from ..messages.cdr import MessageError, RawImage, read_image
-from ..messages.ranges import METRES, depth_pixels
+from ..messages.cdr import MessageError, RawImage
+from ..messages.ranges import depth_pixels
 from ..replay.bag_input import BagInput
 from ..replay.evaluation import truth_image
-from ..replay.feed import IMAGE, CameraTopics, camera_topics, find_cameras
+from ..replay.feed import CameraTopics, camera_topics, find_cameras
 from ..replay.messages import BagError, Recorded
-from ..replay.pairs import Pairs
+from ..replay.pairs import Pairs, depth_images
 from ..stream.image import decode, is_rectified
 from ..stream.logs import SENSOR_TYPES
 from .samples import DataError
@@ -46,6 +45,7 @@ class Selection:
         every: each n-th image.
         max_offset: seconds between the stamps of an image and its depth.
         transforms: see `stream.transforms.parse_transforms`; those of the bag's tf need not be said.
+        rotation: degrees clockwise by which images and depth are turned, as the node's camera.rotation: 0, 90, 180 or 270.
     """
 
     image: str = ""
@@ -56,6 +56,7 @@ class Selection:
     every: int = 1
     max_offset: float = 0.05
     transforms: Sequence[str] = ()
+    rotation: int = 0
 
 
 def extract(path: Path, selection: Selection, folder: Path, progress: Callable[[int], object] = lambda images: None) -> dict:
@@ -127,7 +128,8 @@ class _Extraction:
         view = self._view(info, rgb.shape[1], rgb.shape[0], header.frame_id)
         depth = self._depth_of(cdr, info, view, header.frame_id, rgb.shape[:2], header.stamp_ns)
         rgb = view.rectification.apply(rgb) if view and view.rectification else rgb
-        self._write(f"{header.stamp_ns:020d}", rgb, depth)
+        turned = (rotate(pixels, self.selection.rotation) for pixels in (rgb, depth))
+        self._write(f"{header.stamp_ns:020d}", *turned)
         self._focal = view.camera.focal if view else 0.0
         self.images += 1
 
@@ -140,8 +142,8 @@ class _Extraction:
     ) -> np.ndarray:
         """(H, W) float32 metres at the pixels of the view; 0, NaN or Inf where there is none."""
         spacing = 1.0
-        if self.pairs.kind is Image:
-            image = read_image(cdr)
+        if self.pairs.gives_images:
+            image = self.pairs.image(cdr)
             source = image.header.frame_id
             own_pixels = source.lstrip("/") == frame_id.lstrip("/") and (image.height, image.width) == shape
             sensor = self._sensor_camera(image, info if own_pixels else None)
@@ -216,16 +218,9 @@ def _depth_topic(bag: BagInput, image: str, said: str) -> str:
     if said:
         if said not in bag.topics or bag.topics[said].type not in SENSOR_TYPES:
             kind = bag.topics[said].type if said in bag.topics else "not in the bag"
-            raise BagError(f"'{said}' is {kind}, expected a raw depth image, a cloud or a scan; {_there(bag)}")
+            raise BagError(f"'{said}' is {kind}, expected a depth image, a cloud or a scan; {_there(bag)}")
         return said
-    found = []
-    for name, topic in sorted(bag.topics.items()):
-        if topic.type != IMAGE or name == image or "depth_anything" in name.split("/"):  # what we made is no sensor
-            continue
-        first = next(bag.messages(topics=[name]), None)
-        with contextlib.suppress(MessageError):
-            if first is not None and read_image(first.cdr).encoding in METRES and "depth" in name:
-                found.append(name)
+    found = [name for name in depth_images(bag) if name != image and "depth_anything" not in name.split("/")]  # ours: no sensor
     aligned = [name for name in found if "aligned" in name or "registered" in name] or found
     if len(aligned) != 1:
         what = f"depth is on several topics: {', '.join(aligned)}" if aligned else "no depth images (16UC1 or 32FC1) were found"
