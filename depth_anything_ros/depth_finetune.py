@@ -25,8 +25,18 @@ from .command_line import add_network_options
 from .geometry import ROTATIONS
 from .inference import ImageError
 from .inference.estimator import choose_device
-from .inference.preprocessing import check_input_size, network_size
-from .models import METRIC, RELATIVE, DepthNetwork, ModelError, create_model, input_unit, new_network, rows_of
+from .inference.preprocessing import network_size
+from .models import (
+    METRIC,
+    RELATIVE,
+    DepthNetwork,
+    ModelError,
+    check_input_size,
+    create_model,
+    input_unit,
+    new_network,
+    rows_of,
+)
 from .models.zoo import noncommercial
 from .training.augment import Augmentation
 from .training.data import Data, gather

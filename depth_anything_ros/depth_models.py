@@ -81,21 +81,27 @@ def _download(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     """1 if a file is not what it should be."""
-    if options.file:
-        options.file = options.file.expanduser()
-        row, sizes, encoder = rows_of(options.model, options.encoder, str(options.file))
-        locate(options.model, options.encoder, str(options.file), allow_noncommercial=True)  # a name that says otherwise
-        found = [(Entry(options.model, encoder, row, sizes, None), options.file)]
-    else:
-        found = [(entry, path) for entry in entries() if (path := entry.on_disk())]
-    bad = 0
-    for entry, path in found:
-        try:
-            print(f"{entry.name}/{entry.encoder}: good: {verify(entry, path)}\n  {path}")
-        except CheckpointError as error:
-            print(f"{entry.name}/{entry.encoder}: BAD: {error}")
-            bad = 1
-    return bad
+    if not options.file:
+        return max(_verified(entry, path) for entry in entries() if (path := entry.on_disk()))
+    file = options.file.expanduser()
+    if not file.is_file():
+        raise CheckpointError(f"checkpoint '{file}' does not exist or is not a file")
+    try:
+        row, sizes, encoder = rows_of(options.model, options.encoder, str(file))
+        locate(options.model, options.encoder, str(file), allow_noncommercial=True)  # a name that says otherwise
+    except CheckpointError as error:
+        print(f"{options.model}: BAD: {error}")
+        return 1
+    return _verified(Entry(options.model, encoder, row, sizes, None), file)
+
+
+def _verified(entry: Entry, path: Path) -> int:
+    try:
+        print(f"{entry.name}/{entry.encoder}: good: {verify(entry, path)}\n  {path}")
+    except CheckpointError as error:
+        print(f"{entry.name}/{entry.encoder}: BAD: {error}")
+        return 1
+    return 0
 
 
 def _recommend(options: argparse.Namespace) -> int:

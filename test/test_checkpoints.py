@@ -125,10 +125,11 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_does_not_run(tmp_path, s
         (b"hello, this is no checkpoint at all", "not a PyTorch or safetensors file"),
     ],
 )
-def test_what_downloads_leave_behind(tmp_path, content, message):
-    path = tmp_path / "file.pth"
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_what_downloads_leave_behind(tmp_path, suffix, content, message):
+    path = tmp_path / f"file.{suffix}"
     path.write_bytes(content)
-    refuses(path, message)
+    refuses(path, message if suffix == "pth" else message.replace("not a PyTorch or safetensors file", "damaged or incomplete"))
 
 
 def test_plain_data_that_is_no_state_dict(tmp_path):

@@ -46,7 +46,7 @@ ROWS = [
     Row("crossvit", "crossvit_tiny_240", (120, 240), (12,) * 4, (96,) * 4, taps=(0, 1, 2, 2)),
     Row("convmixer", "convmixer_768_32", (28, 42), (7,) * 4, (768,) * 4, False, True),
     Row("volo", "volo_d1_224", (64, 96), (8, 16, 16, 16), (192, 384, 384, 384)),
-    Row("mvitv2", "mvitv2_tiny", (64, 96), PYRAMID, (96, 192, 384, 768), False, True),
+    Row("mvitv2", "mvitv2_tiny", (128, 192), PYRAMID, (96, 192, 384, 768)),
     Row("twins", "twins_svt_small", (64, 96), PYRAMID, (64, 128, 256, 512), False, True),
     Row("hiera", "hiera_tiny_224", (64, 96), PYRAMID, (96, 192, 384, 768)),
     Row("hieradet_sam2", "sam2_hiera_tiny", (64, 96), PYRAMID, (96, 192, 384, 768), False, True),
@@ -194,11 +194,32 @@ def test_at_size_turned_by_a_quarter(family, positions, prefix):
     torch.testing.assert_close(network.at_size(*new).maps(images(*new))[3], features[max(network.taps)])
 
 
+@pytest.mark.parametrize("size", [(64, 96), (96, 256)])
+@torch.inference_mode()
+def test_relative_positions_of_mvitv2_are_stretched_as_by_its_authors(size):
+    """SlowFast's `get_rel_pos`: linear, to 2 max(q, k) - 1 places. At 224 pixels, cells have 4, 8, 16 and 32 of them."""
+    network = encoder("mvitv2").at_size(224, 224)
+    model = timm.create_model("mvitv2_tiny", num_classes=0).eval()
+    model.load_state_dict(network.model.state_dict(), strict=False)
+    strides = {2 * 224 // stride - 1: stride for stride in PYRAMID}
+    for block in [block for stage in model.stages for block in stage.blocks]:
+        for name, side in zip(("rel_pos_h", "rel_pos_w"), size):
+            table = getattr(block.attn, name)
+            places = 2 * side // strides[len(table)] - 1
+            stretched = F.interpolate(table.reshape(1, len(table), -1).permute(0, 2, 1), size=places, mode="linear")
+            setattr(block.attn, name, torch.nn.Parameter(stretched.reshape(-1, places).permute(1, 0)))
+    found = network.at_size(*size).maps(images(*size))
+    expected = model.forward_intermediates(images(*size), norm=True, intermediates_only=True)
+    for level, reference in zip(found, expected):
+        torch.testing.assert_close(level, reference)
+
+
 @pytest.mark.parametrize("family", [row.family for row in ROWS if row.any_size])
 @torch.inference_mode()
 def test_another_size_directly_and_at_size(family):
+    """Wider than the network's own, where a table that belongs to one size would end."""
     network = encoder(family)
-    height, width = network.size[1], 2 * network.size[0]
+    height, width = network.size[1], (network.model.pretrained_cfg["input_size"][2] // network.unit + 1) * network.unit
     x = images(height, width)
     for direct, built in zip(network.maps(x), network.at_size(height, width).maps(x)):
         torch.testing.assert_close(direct, built)

@@ -3,6 +3,8 @@
 
 import hashlib
 import json
+import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +99,15 @@ def test_verify_finds_what_is_wrong(tmp_path, capsys, own):
     assert "NaN or Inf in pretrained.norm.weight" in capsys.readouterr().out
     assert main(["verify", "--file", str(good), "--model", "v2", "--encoder", "vitb"]) == 1
     assert main(["verify", "--file", str(tmp_path / "none.pth"), "--model", "v2"]) == 2
+    for suffix in ("pth", "safetensors"):
+        (tmp_path / f"cut.{suffix}").write_bytes(good.read_bytes()[:5000])
+        assert main(["verify", "--file", str(tmp_path / f"cut.{suffix}"), "--model", "v2"]) == 1
+        assert "damaged or incomplete" in capsys.readouterr().out
+    data = bytearray(own[1].read_bytes())
+    data[-2] ^= 1  # of a number: still finite
+    (tmp_path / "flipped.safetensors").write_bytes(data)
+    assert main(["verify", "--file", str(tmp_path / "flipped.safetensors")]) == 1
+    assert "other numbers than it was written with" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damaged", [False, True])
@@ -170,6 +181,9 @@ def test_tables_that_no_file_holds_and_weights_that_are_shared_come_back(name, t
     with torch.inference_mode():
         expected = network.at_size(height, width)(images)
         torch.testing.assert_close(again.at_size(height, width)(images), expected, atol=0, rtol=0)
+        path = save_network(network.at_size(height, width), tmp_path / "own.safetensors", "scratch", "Apache-2.0")
+        built = create_model("custom", checkpoint=str(path))  # for that size, as fine-tuning leaves it
+        torch.testing.assert_close(built.at_size(height, width)(images), expected, atol=0, rtol=0)
 
 
 def test_weights_have_an_identity_that_is_not_their_files_name(own, tmp_path):
@@ -241,11 +255,6 @@ def test_what_a_file_says_of_itself_is_not_believed_blindly(own, tmp_path):
         create_model("custom", checkpoint=changed(path, tmp_path / "new.safetensors", format=7))
     with pytest.raises(CheckpointError, match="cannot be understood"):
         create_model("custom", checkpoint=changed(path, tmp_path / "odd.safetensors", model={"kind": "metric", "colour": 1}))
-    of_model = {"kind": "metric", "max_depth": 15.0, "input_size": 96, "align_corners": False}
-    for spoilt in ({"kind": "banana"}, {"resize": "x"}, {"input_size": "96"}, {"max_depth": 0.0}, {"mean": [1.0]}):
-        with pytest.raises(CheckpointError, match="cannot be understood"):
-            odd = changed(path, tmp_path / f"{next(iter(spoilt))}.safetensors", model=of_model | spoilt)
-            create_model("custom", checkpoint=odd)
     with pytest.raises(CheckpointError, match="set model to custom"):
         create_model("v2", checkpoint=str(path))
     with pytest.raises(CheckpointError, match="does not say what network it is of"):
@@ -258,10 +267,66 @@ def test_what_a_file_says_of_itself_is_not_believed_blindly(own, tmp_path):
         create_model("custom", checkpoint=str(tmp_path / "cut.safetensors"))
 
 
-@pytest.mark.parametrize("kind, max_depth", [("metric", 0.0), ("relative", 10.0), ("canonical", 0.0)])
+OF_MODEL = {"kind": "metric", "max_depth": 15.0, "input_size": 96, "align_corners": False}
+OF_VIT = {"width": 32, "depth": 4, "heads": 4, "features": 8, "out_channels": [8] * 4, "patch": 16, "train_size": [96, 96]}
+OF_TIMM = OF_VIT | {"depth": 0, "heads": 0, "timm": "vit_tiny_patch16_224"}
+ODD = [
+    *({"model": OF_MODEL | odd} for odd in ({"kind": "banana"}, {"kind": 7}, {"resize": "x"}, {"input_size": "96"})),
+    *({"model": OF_MODEL | odd} for odd in ({"max_depth": 0.0}, {"max_depth": np.inf}, {"training_focal": "x"})),
+    *({"model": OF_MODEL | odd} for odd in ({"mean": [1.0]}, {"std": [0, 0, 0]}, {"std": ["a"] * 3}, {"input_size": 97})),
+    *({"encoder": OF_VIT | odd} for odd in ({"heads": 7}, {"heads": 0}, {"patch": 0}, {"width": "abc"}, {"width": -4})),
+    *({"encoder": OF_VIT | odd} for odd in ({"width": 10**9}, {"depth": 100_000}, {"stem": 3}, {"out_channels": [8]})),
+    *({"encoder": OF_VIT, "taps": odd} for odd in ([3, 99], [3], ["a", "b"], [0, 1, 2, 99], [0, 1, 1, 2], 3)),
+    *({"encoder": OF_TIMM | odd} for odd in ({"timm": "vit_none"}, {"timm": 4}, {"patch": 8}, {"train_size": [90, 96]})),
+    {"encoder": OF_TIMM, "taps": [2, 5, 8, 12]},
+    *({"licence": None}, {"identity": 3}, {"encoder name": []}, {"model": []}, {"taps": None}),
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: "-".join(f"{k}" for k in odd))
+def test_a_header_that_cannot_be_is_refused(own, tmp_path, capsys, odd):
+    path = changed(own[1], tmp_path / "odd.safetensors", **({"taps": [0, 1, 2, 3]} | odd if "encoder" in odd else odd))
+    with pytest.raises(CheckpointError, match="cannot be (understood|built)"):
+        create_model("custom", checkpoint=path)
+    assert main(["verify", "--file", path]) == 1 and "BAD" in capsys.readouterr().out
+
+
+def test_a_header_of_a_vit_that_can_be_is_believed(own, tmp_path):
+    """The control of the rows above: it fails at the tensors, which are another's."""
+    with pytest.raises(CheckpointError, match="tensors are missing"):
+        create_model("custom", checkpoint=changed(own[1], tmp_path / "a.safetensors", encoder=OF_VIT, taps=[0, 1, 2, 3]))
+
+
+def test_a_network_is_written_whole_or_not_at_all(own, tmp_path):
+    """A file that may not grow, as on a full disk: what was there stays, and nothing else is left."""
+    path, (soft, hard) = tmp_path / "mine.safetensors", resource.getrlimit(resource.RLIMIT_FSIZE)
+    path.write_bytes(b"before")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        with pytest.raises(OSError, match="could not be written .*: is the disk full"):
+            save_network(own[0], path, "scratch", "Apache-2.0")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"before" and os.listdir(tmp_path) == [path.name]
+    before = os.umask(0o027)
+    try:
+        save_network(own[0], path, "scratch", "Apache-2.0")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("kind, max_depth", [("metric", 0.0), ("relative", 10.0), ("canonical", 0.0), ("metric", np.inf)])
 def test_a_new_network_needs_a_kind_that_fits(kind, max_depth):
     with pytest.raises(ModelError, match="expected relative, or metric with a max_depth"):
         new_network("vit_tiny_patch16_224", kind, max_depth)
+
+
+def test_a_new_network_takes_whole_patches_and_the_taps_that_are_named():
+    with pytest.raises(ModelError, match="input_size 100 is not a multiple of 16; the nearest are 96 and 112"):
+        new_network("vit_tiny_patch16_224", input_size=100)
+    with torch.device("meta"):
+        assert new_network("crossvit_tiny_240", taps=(0, 1, 2, 2)).taps == [0, 1, 2, 2]
 
 
 def test_a_new_relative_network_is_alive():

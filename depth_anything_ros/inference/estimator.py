@@ -13,12 +13,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..models import CANONICAL, METRIC, RELATIVE, DepthNetwork, Examination, create_model, input_unit, rows_of
+from ..models import (
+    CANONICAL,
+    METRIC,
+    RELATIVE,
+    DepthNetwork,
+    Examination,
+    check_input_size,
+    create_model,
+    input_unit,
+    rows_of,
+)
 from ..models.zoo import LONG_SIDE
 from .backends import candidates
 from .executor import Executor
 from .prediction import Features, Focal, Prediction
-from .preprocessing import ImageError, check_input_size, network_size, preprocess
+from .preprocessing import ImageError, network_size, preprocess
 
 _POSSIBLE = 5.0, 170.0  # degrees: a field of view that an estimate is believed of
 _NEAREST, _FARTHEST = 1e-4, 1e4  # metres, of canonical networks (Depth Pro's `infer`)

@@ -75,13 +75,6 @@ def _fitted(width: int, height: int, long_side: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def check_input_size(input_size: int, patch: int) -> None:
-    """Raise ValueError unless `input_size` is a positive multiple of the patch."""
-    if input_size < patch or input_size % patch:
-        below = max(patch, input_size // patch * patch)
-        raise ValueError(f"input_size {input_size} is not a multiple of {patch}; the nearest are {below} and {below + patch}")
-
-
 def normalize_exposure(rgb: np.ndarray) -> np.ndarray:
     """An image (H, W, 3) uint8 so dark that networks lose their way, with a gamma that gives it a common brightness.
 

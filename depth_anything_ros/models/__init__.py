@@ -15,7 +15,20 @@ from .errors import CheckpointError, LicenceError, ModelError
 from .network import DepthNetwork, Examination, token_grid
 from .own import new_network, rows_of, save_network
 from .weights import check_licence, locate
-from .zoo import CANONICAL, CUSTOM, DEPTH_PRO, ENCODERS, METRIC, MODELS, RELATIVE, Encoder, Model, input_unit, lookup
+from .zoo import (
+    CANONICAL,
+    CUSTOM,
+    DEPTH_PRO,
+    ENCODERS,
+    METRIC,
+    MODELS,
+    RELATIVE,
+    Encoder,
+    Model,
+    check_input_size,
+    input_unit,
+    lookup,
+)
 
 MODEL_NAMES = (*MODELS, CUSTOM)
 
@@ -34,6 +47,7 @@ __all__ = [
     "Model",
     "ModelError",
     "build",
+    "check_input_size",
     "check_licence",
     "create_model",
     "input_unit",
@@ -69,9 +83,18 @@ def create_model(name: str, encoder: str = "", checkpoint: str = "", allow_nonco
 
 
 def build(model: Model, encoder: Encoder, taps: tuple[int, ...]) -> DepthNetwork:
-    """An untrained network of a row of the zoo; Depth Pro's is another class, with the methods of `DepthNetwork`."""
+    """An untrained network of a row of the zoo; Depth Pro's is another class, with the methods of `DepthNetwork`.
+
+    Raises:
+        CheckpointError: what a file says of itself is no network that can be built.
+    """
     if model.architecture == DEPTH_PRO:
         from .depth_pro import DepthPro  # imports timm
 
         return DepthPro(model, encoder, taps)
-    return DepthNetwork(model, encoder, taps)
+    try:
+        return DepthNetwork(model, encoder, taps)
+    except Exception as error:  # of a file's own row: nobody knows what libraries make of it
+        if not model.identity:
+            raise
+        raise CheckpointError(f"the network that the checkpoint says it holds cannot be built: {error}") from error

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
-from .checkpoint import load_checkpoint
+from .checkpoint import load_checkpoint, read_tensors
 from .errors import CheckpointError
+from .own import digest_of
 from .weights import locate
 from .zoo import CANONICAL, ENCODERS, METRIC, MODELS, Encoder, Model, Weights, noncommercial
 
@@ -73,7 +74,8 @@ def entries() -> Iterator[Entry]:
 def verify(entry: Entry, path: Path) -> str:
     """What speaks for a file, in words.
 
-    The hub's cache keeps large files under the SHA-256 that the hub gave for them: what is in there has to match its name.
+    The hub's cache keeps large files under the SHA-256 that the hub gave for them: what is in there has to match its name. A
+    file that describes itself names the digest of its numbers.
 
     Raises:
         CheckpointError: it is damaged, of another network, or not finite; the message says which.
@@ -92,6 +94,10 @@ def verify(entry: Entry, path: Path) -> str:
         found.append("SHA-256 as the hub says")
     network = _empty(entry)
     load_checkpoint(network, path, entry.encoder)
+    if entry.model.identity:  # a network that says itself which numbers it has
+        if digest_of(read_tensors(path)) != entry.model.identity:
+            raise CheckpointError(f"'{path}' holds other numbers than it was written with: it is damaged, copy it again")
+        found.append("checksum as its header says")
     for tensor_name, tensor in network.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"'{path}' holds NaN or Inf in {tensor_name}: delete it and download it again")

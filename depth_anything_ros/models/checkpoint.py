@@ -65,11 +65,11 @@ def load_checkpoint(network: nn.Module, path: Path, encoder: str) -> None:
     network.load_state_dict(state, strict=True, assign=True)
 
 
-def read_tensors(path: Path) -> StateDict:
-    """The flat dict of tensors in a `.safetensors` file or a PyTorch file, on the CPU.
+def check_beginning(path: Path) -> bytes:
+    """The first bytes of a file, which are not those of what downloads leave behind instead of one.
 
     Raises:
-        CheckpointError: with what is wrong with the file and what to do.
+        CheckpointError: there is no file, or it is a git-lfs pointer or a web page.
     """
     if not path.is_file():
         raise CheckpointError(f"checkpoint '{path}' does not exist or is not a file")
@@ -77,8 +77,18 @@ def read_tensors(path: Path) -> StateDict:
         head = file.read(64)
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"'{path}' is a git-lfs pointer, not the weights: run `git lfs pull` or download the file itself")
-    if head.lstrip()[:1] == b"<":
+    if head[8:9] != b"{" and head.lstrip()[:1] == b"<":  # a safetensors file begins with the length of its header, in bytes
         raise CheckpointError(f"'{path}' is a web page, not the weights: download the file itself (the 'resolve' link)")
+    return head
+
+
+def read_tensors(path: Path) -> StateDict:
+    """The flat dict of tensors in a `.safetensors` file or a PyTorch file, on the CPU.
+
+    Raises:
+        CheckpointError: with what is wrong with the file and what to do.
+    """
+    head = check_beginning(path)
     damaged = f"'{path}' ({path.stat().st_size} bytes) is damaged or incomplete, download it again"
     if path.suffix == ".safetensors":
         try:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -56,7 +56,9 @@ class DepthNetwork(nn.Module):
             from .timm_encoder import TimmEncoder
 
             self.pretrained = TimmEncoder(encoder.timm, encoder.train_size, tuple(taps))
-            widths, strides, self.patch = self.pretrained.widths, self.pretrained.strides, self.pretrained.unit
+            if self.pretrained.unit != encoder.patch:
+                raise ModelError(f"{encoder.timm} takes multiples of {self.pretrained.unit}, not of {encoder.patch}")
+            widths, strides = self.pretrained.widths, self.pretrained.strides
         else:
             self.pretrained = build_backbone(encoder, norm_eps=1e-5 if modern else 1e-6)
             widths = (*(encoder.stem or [encoder.width] * 2), encoder.width, encoder.width)
@@ -113,6 +115,7 @@ class DepthNetwork(nn.Module):
         network = copy.deepcopy(self, {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())})
         if self.encoder.timm:
             network.pretrained = network.pretrained.at_size(height, width)
+            network.encoder = replace(self.encoder, train_size=(height, width))
         else:
             network.pretrained.fix_grid(height // self.patch, width // self.patch)
         return network

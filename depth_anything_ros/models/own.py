@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, fields
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from .checkpoint import check_beginning
 from .errors import CheckpointError, ModelError
+from .files import whole_file
 from .network import DepthNetwork
 from .zoo import (
     CUSTOM,
@@ -30,10 +33,37 @@ from .zoo import (
     SHORT_SIDE,
     Encoder,
     Model,
+    check_input_size,
+    input_unit,
     lookup,
 )
 
 _KEY, _FORMAT = "depth_anything_ros", 1
+_MOST_LEVELS = 200  # of an encoder
+# What a header may say: of these one, and of these numbers (type, least, most, how many).
+_KNOWN = {
+    "kind": (RELATIVE, METRIC),
+    "architecture": (DEPTH_ANYTHING, DEPTH_ANYTHING_3),
+    "resize": (SHORT_SIDE, LONG_SIDE),
+    "align_corners": (False, True),
+    "swiglu": (False, True),
+}
+_BOUNDS = {
+    "max_depth": (float, 0, 1e6, 1),
+    "canonical_focal": (float, 0, 1e6, 1),
+    "training_focal": (float, 0, 1e3, 1),
+    "input_size": (int, 1, 9_999, 1),
+    "mean": (float, -10, 10, 3),
+    "std": (float, 1e-3, 100, 3),
+    "width": (int, 1, 10_000, 1),
+    "depth": (int, 0, _MOST_LEVELS, 1),
+    "heads": (int, 0, 1_000, 1),
+    "features": (int, 1, 10_000, 1),
+    "out_channels": (int, 1, 10_000, 4),
+    "patch": (int, 1, 1_000, 1),
+    "train_size": (int, 1, 10_000, 2),
+    "stem": (int, 1, 10_000, 2),
+}
 _OF_MODEL = [f.name for f in fields(Model) if f.name not in ("taps", "weights", "unpublished_licence", "identity")]
 
 
@@ -44,6 +74,9 @@ def save_network(network: DepthNetwork, path: str | Path, origin: str, licence: 
         origin: what it was trained from, such as "v2/vits".
         licence: of the weights: that of what they were trained from binds them, too.
         note: a line for people.
+
+    Raises:
+        OSError: the file cannot be written; what was there before still is.
     """
     path = Path(path).expanduser()
     names = [name for name, row in ENCODERS.items() if row == network.encoder]
@@ -58,11 +91,10 @@ def save_network(network: DepthNetwork, path: str | Path, origin: str, licence: 
         "note": note,
     }
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
-    said["identity"] = _digest(state)
+    said["identity"] = digest_of(state)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file(state, partial, {_KEY: json.dumps(said)})
-    partial.replace(path)
+    with whole_file(path) as partial:
+        save_file(state, partial, {_KEY: json.dumps(said)})
     return path
 
 
@@ -106,6 +138,7 @@ def _rows_of(path: Path) -> tuple[Model, Encoder, str] | None:
 @lru_cache(maxsize=8)
 def _rows_in(path: str, modified: int) -> tuple[Model, Encoder, str] | None:
     """The rows that a file's header holds; None: there are none."""
+    check_beginning(Path(path))
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)
@@ -114,11 +147,12 @@ def _rows_in(path: str, modified: int) -> tuple[Model, Encoder, str] | None:
         said = json.loads(text)
         if said["format"] != _FORMAT:
             raise CheckpointError(f"'{path}' is of format {said['format']}, this package reads {_FORMAT}: update it")
-        name = said["encoder name"]
+        name, texts = said["encoder name"], [said[key] for key in ("encoder name", "licence", "identity")]
         own = {"taps": {name: tuple(said["taps"])}, "unpublished_licence": {name: said["licence"]}}
         row = _frozen(Model(**said["model"], **own, weights={}, identity=said["identity"]))
-        _check(row)
-        return row, _frozen(Encoder(**said["encoder"])), name
+        sizes = _frozen(Encoder(**said["encoder"]))
+        _check(row, sizes, tuple(said["taps"]), texts)
+        return row, sizes, name
     except SafetensorError as error:
         raise CheckpointError(f"'{path}' is damaged or incomplete: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -127,19 +161,35 @@ def _rows_in(path: str, modified: int) -> tuple[Model, Encoder, str] | None:
         raise CheckpointError(f"'{path}' says of itself what cannot be understood: {error}") from error
 
 
-def _check(row: Model) -> None:
-    """Raise ValueError unless what a header says of a model can be."""
-    for value, known in ((row.kind, (RELATIVE, METRIC)), (row.architecture, (DEPTH_ANYTHING, DEPTH_ANYTHING_3))):
-        if value not in known:
-            raise ValueError(f"'{value}', expected one of: {', '.join(known)}")
-    if row.resize not in (SHORT_SIDE, LONG_SIDE) or len(row.mean) != 3 or len(row.std) != 3:
-        raise ValueError(f"resize '{row.resize}', mean {row.mean}, std {row.std}")
-    if not isinstance(row.input_size, int) or not 0 < row.input_size < 10_000 or (row.kind == METRIC) != (row.max_depth > 0):
-        raise ValueError(f"input_size {row.input_size}, max_depth {row.max_depth} of a {row.kind} network")
+def _check(row: Model, sizes: Encoder, taps: tuple, texts: list) -> None:
+    """Raise ValueError unless what a header says can be."""
+    said = vars(row) | vars(sizes)
+    for name, known in _KNOWN.items():
+        if said[name] not in known or type(said[name]) is not type(known[0]):
+            raise ValueError(f"{name} '{said[name]}', expected one of: {', '.join(map(str, known))}")
+    for name, (kind, least, most, count) in _BOUNDS.items():
+        value, kinds = said[name], (int, float) if kind is float else (int,)
+        values = value if count > 1 else (value,)
+        if name == "stem" and value is None:
+            continue
+        if not isinstance(values, tuple) or len(values) != count:
+            raise ValueError(f"{name} {value}, expected {count} numbers")
+        if not all(type(one) in kinds and least <= one <= most for one in values):
+            raise ValueError(f"{name} {value}, expected {kind.__name__} from {least:g} to {most:g}")
+    if not all(isinstance(text, str) for text in (*texts, sizes.timm)):
+        raise ValueError(f"names and licence {texts}, timm {sizes.timm}, expected texts")
+    if (row.kind == METRIC) != (row.max_depth > 0):
+        raise ValueError(f"max_depth {row.max_depth} of a {row.kind} network")
+    check_input_size(row.input_size, input_unit(row, sizes))
+    levels = _MOST_LEVELS if sizes.timm else sizes.depth
+    if len(taps) != (2 if sizes.stem else 4) or not all(type(tap) is int and 0 <= tap < levels for tap in taps):
+        raise ValueError(f"taps {taps} of {levels} levels")
+    if not sizes.timm and (not sizes.heads or sizes.width % sizes.heads or list(taps) != sorted(set(taps))):
+        raise ValueError(f"width {sizes.width} with {sizes.heads} heads, taps {taps}")
 
 
-def _digest(state: dict[str, torch.Tensor]) -> str:
-    """Twelve letters that belong to these numbers alone."""
+def digest_of(state: dict[str, torch.Tensor]) -> str:
+    """Twelve letters that belong to these numbers alone: `Model.identity` of a network that describes itself."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(name.encode() + tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else name.encode())
@@ -163,6 +213,7 @@ def new_network(
     features: int = 64,
     out_channels: tuple[int, int, int, int] = (48, 96, 192, 384),
     pretrained: bool = False,
+    taps: tuple[int, ...] = (),
 ) -> DepthNetwork:
     """An untrained DPT head behind any ViT of timm, to be trained and kept with `save_network`.
 
@@ -173,17 +224,19 @@ def new_network(
         input_size: short side of the images, a multiple of the ViT's patch (or of its coarsest stride); 0: about the ViT's own.
         features, out_channels: see `Encoder`; the defaults are those of vits.
         pretrained: begin with timm's own weights of the ViT, which are downloaded; they have their licence.
+        taps: the four levels that the head is given, see `TimmEncoder`; empty: its choice.
 
     Raises:
-        ModelError: see `TimmEncoder`; or metres without a max_depth.
+        ModelError: see `TimmEncoder`; metres without a max_depth; or an input_size that is no such multiple.
     """
     from .timm_encoder import TimmEncoder
 
-    if kind not in (RELATIVE, METRIC) or (kind == METRIC) != (max_depth > 0):
+    if kind not in (RELATIVE, METRIC) or (kind == METRIC) != (max_depth > 0) or not math.isfinite(max_depth):
         raise ModelError(f"kind '{kind}' with max_depth {max_depth:g}: expected relative, or metric with a max_depth in metres")
-    built = TimmEncoder(timm, pretrained=pretrained)
+    built = TimmEncoder(timm, taps=taps, pretrained=pretrained)
     unit, size = built.unit, built.size
     input_size = input_size or max(unit, round(min(size) / unit) * unit)
+    check_input_size(input_size, unit)
     model = Model(
         kind,
         {timm: built.taps},

@@ -21,6 +21,7 @@ from fractions import Fraction
 
 import timm
 import torch
+import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed, resample_abs_pos_embed_nhwc
 from torch import nn
 
@@ -38,6 +39,10 @@ FAMILIES = {
     "tnt": {"patch_pos": 0},
     "volo": {"pos_embed": 1},
 }
+
+# Tables (2 n - 1, C) of relative positions of n cells along one axis of the image (0: rows), which timm builds for one size:
+# on the meta device nobody notices an index beyond their end.
+TABLES = {"mvitv2": {"rel_pos_h": 0, "rel_pos_w": 1}}
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,8 @@ class TimmEncoder(nn.Module):
 
     def __init__(self, name: str, size: tuple[int, int] = (0, 0), taps: tuple[int, ...] = (), pretrained: bool = False):
         super().__init__()
-        self.name, self._positions = name, FAMILIES.get(_module(name), {})
+        self.name, family = name, _module(name)
+        self._positions, self._tables = FAMILIES.get(family, {}), TABLES.get(family, {})
         with torch.device("meta"):  # shapes without weights
             try:
                 self._options = {"dynamic_img_size": True}  # ViTs whose forward resamples the position embedding
@@ -90,7 +96,7 @@ class TimmEncoder(nn.Module):
         try:  # at its own size a network may round cells up (7.5 to 8): a multiple of all strides is better, where it is taken
             unit = math.lcm(*(info["reduction"] for info in blank.feature_info))
             self._norm, self._levels = _ask(blank, (4 * unit, 6 * unit))
-            self.any_size = True
+            self.any_size = not self._tables
         except ModelError:
             self._norm, self._levels = _ask(blank, self.size)
             self.any_size = False
@@ -182,13 +188,24 @@ class TimmEncoder(nn.Module):
         # Swin takes any size too, but has nothing to resample: `set_input_size` would give it other windows.
         embedded = not self.any_size or getattr(self.model, "pos_embed", None) is not None
         try:
-            if embedded and hasattr(self.model, "set_input_size"):
+            if self._tables:
+                self._stretch(size)
+            elif embedded and hasattr(self.model, "set_input_size"):
                 self.model.set_input_size(img_size=size)
             elif not self.any_size:
                 self.model = self._rebuilt(size)
         except FAILURES as error:
             raise ModelError(f"{self.name} cannot be had for inputs of {size[1]}x{size[0]}: {error}") from error
         self.size = size
+
+    def _stretch(self, size: tuple[int, int]) -> None:
+        """Tables of relative positions for another size, by the rule of MViTv2's authors (SlowFast, `get_rel_pos`): linear."""
+        for module in self.model.modules():
+            for name, axis in self._tables.items():
+                if (table := getattr(module, name, None)) is not None:
+                    cells = (len(table) + 1) // 2 * size[axis] // self.size[axis]
+                    values = F.interpolate(table.detach().T[None], size=2 * cells - 1, mode="linear")[0].T.contiguous()
+                    setattr(module, name, nn.Parameter(values, requires_grad=table.requires_grad))
 
     def _rebuilt(self, size: tuple[int, int]) -> nn.Module:
         """A network that timm builds for this size, with the parameters of the present one."""
@@ -218,6 +235,19 @@ def _module(name: str) -> str:
         close = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.5)
         raise ModelError(f"timm {timm.__version__} has no model '{name}'; close: {', '.join(close) or 'none'}")
     return timm.model_entrypoint(name).__module__.rpartition(".")[2]
+
+
+def licence_of(name: str) -> str:
+    """The licence of timm's own weights of a network, "unknown" where timm does not say; nothing is downloaded.
+
+    Raises:
+        ModelError: timm has no such network, or no such weights of it.
+    """
+    _module(name)
+    try:
+        return timm.get_pretrained_cfg(name).license or "unknown"
+    except RuntimeError as error:
+        raise ModelError(f"timm cannot build '{name}': {error}") from error
 
 
 def _create(name: str, **options) -> nn.Module:

@@ -238,6 +238,17 @@ def input_unit(model: Model, encoder: Encoder) -> int:
     return 32 * encoder.patch if model.architecture == DEPTH_PRO else encoder.patch
 
 
+def check_input_size(input_size: int, unit: int) -> None:
+    """Refuse an input size, pixels, that is not a positive multiple of `input_unit`.
+
+    Raises:
+        ModelError: it is none.
+    """
+    if input_size < unit or input_size % unit:
+        below = max(unit, input_size // unit * unit)
+        raise ModelError(f"input_size {input_size} is not a multiple of {unit}; the nearest are {below} and {below + unit}")
+
+
 def check_file_name(path: str, model: str, encoder: str) -> None:
     """Refuse a published file under the wrong name of a model.
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass, fields, replace
 from ..geometry import ROTATIONS, CloudSettings, ScaleSettings, ScanSettings, StabilizerSettings, TransformTree
 from ..inference import candidates
 from ..inference.estimator import choose_device
-from ..inference.preprocessing import check_input_size
-from ..models import Model, input_unit, locate, rows_of
+from ..models import Model, check_input_size, input_unit, locate, rows_of
 from ..outputs import ColorSettings, OutputSettings
 from ..pipeline import DepthSettings, RefineSettings
 from .table import CAMERA_TABLE, TABLE
