@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning: losses against formulas written out here, runs that go on exactly, networks that learn."""
 
+import fcntl
 import json
+import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -24,7 +28,7 @@ from depth_anything_ros.training.draws import Draws, on_grid
 from depth_anything_ros.training.folders import pairs_in
 from depth_anything_ros.training.losses import scale_and_shift_invariant, silog
 from depth_anything_ros.training.optimise import Settings, average_into, in_training, loss_of, optimiser_of, rate_at
-from depth_anything_ros.training.samples import Bounds, read
+from depth_anything_ros.training.samples import Bounds, DataError, read, write_picture
 from depth_anything_ros.training.start import as_metric, fit_last_layer, with_row
 from depth_anything_ros.training.trainer import Trainer
 from depth_anything_ros.training.validation import Validation, aligned
@@ -265,6 +269,9 @@ def test_a_killed_run_ends_as_one_that_was_not(scenes, tmp_path):
         states = (getattr(each, kind).state_dict() for each in (whole, part))
         assert all(torch.equal(a, b) for a, b in zip(*(state.values() for state in states))), kind
     assert part.best == whole.best and part.first == whole.first and part.loss == whole.loss
+    part.draws = replace(part.draws, pairs=part.draws.pairs[::-1])
+    with pytest.raises(ModelError, match="another images"):
+        part.resume(state)
     other = trainer_of(scenes, 7, **small)
     with pytest.raises(ModelError, match="another steps"):
         other.resume(tmp_path / "part.pt")
@@ -301,6 +308,34 @@ def test_a_relative_network_becomes_a_metric_one_that_begins_well(scenes):
     assert held_out.figures(metric).abs_rel < min(0.5, 0.7 * blind)
 
 
+def test_the_last_layer_is_fitted_to_images_that_have_depth(scenes, tmp_path):
+    """Each second image is blind: those that an even choice of eight of sixteen takes."""
+    for place, pair in enumerate(pairs_in(scenes / "training")):
+        write_image(tmp_path / "rgb" / pair.image.name, read(pair)[0])
+        depth = cv2.imread(str(pair.depth), cv2.IMREAD_UNCHANGED)
+        write_image(tmp_path / "depth" / pair.depth.name, depth * np.uint16(place % 2))
+    network, pairs = as_metric(with_row(create_model("demo"), kind=RELATIVE), 10.0), pairs_in(tmp_path)
+    fit_last_layer(network, pairs, BOUNDS, (WIDTH, HEIGHT))
+    assert Validation(pairs[1::2], BOUNDS, (WIDTH, HEIGHT)).figures(network).abs_rel < 0.5
+    with pytest.raises(DataError, match="none of 8 depth images has a valid pixel"):
+        fit_last_layer(network, pairs[::2], BOUNDS, (WIDTH, HEIGHT))
+
+
+def test_a_full_disk_is_said_and_leaves_the_old_state(scenes, tmp_path):
+    trainer, state = trainer_of(scenes, 1), tmp_path / "state.pt"
+    state.write_bytes(b"before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        with pytest.raises(OSError, match="'.*state.pt' could not be written .*: is the disk full"):
+            trainer.save(state)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert state.read_bytes() == b"before" and os.listdir(tmp_path) == ["state.pt"]
+    with pytest.raises(OSError, match="could not be written"):
+        write_picture(tmp_path / "nowhere" / "a.png", np.zeros((3, 3), np.uint8))
+
+
 def test_what_is_saved_says_the_same(scenes, tmp_path):
     trainer = trainer_of(scenes, 1, with_row(create_model("demo"), input_size=96, training_focal=0.7))
     trainer.run(tmp_path / "state.pt", lambda *_: None)
@@ -317,15 +352,29 @@ def test_what_is_saved_says_the_same(scenes, tmp_path):
     np.testing.assert_array_equal(estimator.predict(rgb).at_image_size(), shown)  # the node sees what training saw
 
 
-def test_a_head_on_a_network_of_timm(scenes, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "name, options, taps",
+    [
+        ("vit_tiny_patch16_224", ["--checkpointing"], [2, 5, 8, 11]),
+        ("test_vit_relpos", ["--taps", "0", "2", "3", "4"], [0, 2, 3, 4]),  # of one size only
+    ],
+)
+def test_a_head_on_a_network_of_timm(scenes, tmp_path, capsys, name, options, taps):
     out = tmp_path / "run"
     command = [str(scenes / "training"), "--validation", str(scenes / "held_out"), "--output", str(out), "--quiet"]
-    command += ["--timm", "vit_tiny_patch16_224", "--input-size", "48", "--steps", "1", "--device", "cpu"]
-    assert depth_finetune.main([*command, "--checkpointing"]) == 0
+    command += ["--timm", name, "--input-size", "48", "--steps", "1", "--device", "cpu"]
+    out.mkdir()
+    with (out / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert depth_finetune.main([*command, *options]) == 2 and "another depth_finetune is at work" in capsys.readouterr().err
+    assert depth_finetune.main([*command, *options]) == 0
     said = capsys.readouterr().out
     assert "your own" in said and "after alignment" in said
     network = create_model("custom", checkpoint=str(out / "tuned.safetensors"))
-    assert network.kind == RELATIVE and network.encoder.timm == "vit_tiny_patch16_224" and network.model.input_size == 48
+    assert network.kind == RELATIVE and network.encoder.timm == name and network.model.input_size == 48
+    assert network.taps == taps
+    estimator = DepthEstimator.create("custom", checkpoint=str(out / "tuned.safetensors"), device="cpu", backend="torch")
+    assert estimator.predict(np.zeros((100, 200, 3), np.uint8)).at_image_size().shape == (100, 200)  # another camera's
 
 
 def test_the_command_is_stopped_and_goes_on(tmp_path, capsys):
@@ -353,6 +402,9 @@ def test_the_command_is_stopped_and_goes_on(tmp_path, capsys):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and f"--resume {out}" in said, said
+    said = json.loads((out / "options.json").read_text())
+    del said["rotation"]  # as a version had it that did not know this option
+    (out / "options.json").write_text(json.dumps(said))
     done = subprocess.run([*begin, "--resume", str(out), "--quiet"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "AbsRel" in done.stdout and f"params_file:={out / 'tuned.yaml'}" in done.stdout

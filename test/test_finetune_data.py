@@ -4,6 +4,7 @@
 import contextlib
 import sqlite3
 
+import cv2
 import numpy as np
 import pytest
 from bags import FRAME, IMAGE, INFO, START, camera_messages, cloud_of, compressed_depth_of, header_of, image_of, write_bag
@@ -17,6 +18,7 @@ from depth_anything_ros.messages.camera_info import view_of
 from depth_anything_ros.models import RELATIVE, ModelError, create_model
 from depth_anything_ros.replay.messages import BagError
 from depth_anything_ros.training.bags import Selection, extract, without_gaps
+from depth_anything_ros.training.data import gather
 from depth_anything_ros.training.folders import pairs_in
 from depth_anything_ros.training.samples import Bounds, DataError, read, split, survey
 from depth_anything_ros.training.start import check_trainable, with_row
@@ -54,6 +56,48 @@ def test_every_layout_gives_each_pixel_its_metres(tmp_path, layout):
     found = survey(pairs, Bounds(0.01, 20))
     assert found.size == (WIDTH, HEIGHT)
     assert found.median == pytest.approx(np.median(np.concatenate([d[d > 0] for d in depths])) / unit, rel=0.02)
+
+
+@pytest.mark.parametrize("layout", ["names", "tum"])
+def test_what_has_no_partner_is_left_out_and_said(tmp_path, layout):
+    refused(tmp_path, "", images=6)
+    (tmp_path / "depth" / "2.png").unlink()
+    (tmp_path / "rgb" / "4.png").unlink()
+    expected = ["1 left out: images without depth, such as '2.png'", "1 left out: depth without an image, such as '4.png'"]
+    if layout == "tum":
+        for name, missing in (("rgb", 4), ("depth", 2)):
+            lines = [f"{k / 10} {name}/{k}.png" for k in range(6) if k != missing]
+            (tmp_path / f"{name}.txt").write_text("\n".join(lines))
+        expected = ["1 left out: images without depth within 0.02 s, such as '2.png'"]
+    facts = gather([tmp_path], "0.3", None, BOUNDS).facts
+    assert list(facts) == [f"{tmp_path}: {text}" for text in expected]
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_focal_length_is_of_what_is_trained_on(tmp_path, apart):
+    """A recording with a calibration; held out is a part of it, or a folder, which has none."""
+    (tmp_path / "drive.mcap").touch()
+    for name in ("samples", "other"):
+        refused(tmp_path / name, "")
+    said = {"focal": 1.2, "left_out": {}, "image": "/image", "depth": "/depth", "damage": []}
+    validation = str(tmp_path / "other") if apart else "0.3"
+    found = gather([tmp_path / "drive.mcap"], validation, lambda path: (tmp_path / "samples", said), BOUNDS)
+    assert found.focal == 1.2
+
+
+def test_a_cameras_image_is_not_turned_without_its_depth(tmp_path):
+    """A JPEG whose EXIF says "turn me by 90 degrees": its depth lies as its pixels do."""
+    rgb = picture(WIDTH, HEIGHT)
+    jpeg = cv2.imencode(".jpg", rgb[..., ::-1])[1].tobytes()
+    orientation = b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"  # tag 0x112, a short, one of them: 6
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + orientation + b"\0\0\0\0"
+    path = tmp_path / "rgb" / "0.jpg"
+    path.parent.mkdir()
+    path.write_bytes(jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:])
+    assert cv2.imread(str(path)).shape[:2] == (WIDTH, HEIGHT)  # control: OpenCV's own way
+    write_image(tmp_path / "depth" / "0.png", millimetres(0))
+    found, _ = read(pairs_in(tmp_path)[0])
+    assert found.shape == rgb.shape and np.abs(found.astype(int) - rgb).mean() < 8
 
 
 def test_real_rgbd(data):
@@ -256,6 +300,22 @@ BAD = {
     "input size": lambda f: refused(f, "not a multiple of 16", "--input-size", "100"),
     "precision": lambda f: refused(f, "fp32 or bf16", "--precision", "fp16"),
     "timm": lambda f: refused(f, "has no model 'vit_none'", "--timm", "vit_none"),
+    "input size of timm": lambda f: refused(f, "not a multiple of 16", "--timm", "vit_tiny_patch16_224", "--input-size", "100"),
+    "licence of timm": lambda f: refused(f, "cc-by-nc-4.0: no commercial use", "--timm", "hiera_tiny_224", "--pretrained"),
+    "checkpointing": lambda f: refused(f, "cannot do --checkpointing", "--timm", "twins_svt_small", "--checkpointing"),
+    "taps": lambda f: refused(f, "go with --timm", "--taps", "0", "1", "2", "3"),
+    "seed": lambda f: refused(f, "--seed is -1", "--seed", "-1"),
+    "endless": lambda f: refused(f, "--metric is inf", "--metric", "inf"),
+    "the same twice": lambda f: refused(f, "is named twice", "--validation", str(f)),
+    "blind held out": lambda f: refused(f, "of the images held out: no pixel", depth=lambda k: millimetres(k) * (k < 2)),
+    "no depth pixels": lambda f: refused(f, "is 0x0: expected depth", depth=lambda k: np.zeros((0, 0), np.float32)),
+    "one depth pixel": lambda f: refused(f, "is 1x1: expected depth", depth=lambda k: np.ones((1, 1), np.float32)),
+    "a file": lambda f: ((f / "out").touch(), refused(f, "is a file, expected a new folder"))[1],
+    "a network": lambda f: (
+        write_image(f / "out" / "tuned.png", picture()),
+        (f / "out" / "tuned.png").rename(f / "out" / "tuned.safetensors"),
+        refused(f, "holds a network already"),
+    )[2],
     "nothing": lambda f: ("name a bag", ["--output", str(f)]),
     "resume and more": lambda f: ("give no others", ["--resume", str(f), "--steps", "3"]),
     "no run": lambda f: ("no run to go on with", ["--resume", str(f)]),

@@ -22,8 +22,8 @@ class Data:
     Attributes:
         training, held_out: in the order of time.
         found: in those for training.
-        focal: of the robot's camera in short sides of the image; 0: unknown, or not always the same.
-        facts: about each bag, in words.
+        focal: of the camera of those for training, in short sides of the image; 0: unknown, or not always the same.
+        facts: about each bag, and what was left out of a folder, in words.
     """
 
     training: list[Pair]
@@ -58,37 +58,52 @@ def gather(
     Raises:
         DataError: they cannot be trained on; BagError: a bag cannot be read.
     """
-    facts, focals = [], []
+    share = _share(validation)
+    other = [] if share else [Path(validation)]
+    _check_once([*paths, *other])
+    facts: list[str] = []
 
-    def pairs_of(path: Path) -> list[Pair]:
+    def pairs_of(path: Path) -> tuple[list[Pair], float]:
+        """Of a recording, and the focal length of its camera."""
         if not path.exists():
             raise DataError(f"there is no '{path}', expected a share or another recording for --validation")
         if not is_bag(path):
-            focals.append(0.0)
-            return pairs_in(path, per_metre)
+            return pairs_in(path, per_metre, facts.append), 0.0
         folder, said = open_bag(path)
-        focals.append(said["focal"])
         left_out = "; ".join(f"{count} left out: {reason}" for reason, count in said["left_out"].items())
         facts.append(", ".join(filter(None, (f"{path}: {said['image']} with {said['depth']}", left_out, *said["damage"]))))
-        return pairs_in(folder)
+        return pairs_in(folder), said["focal"]
 
-    training, held_out = [], []
-    share = _share(validation)
+    training, held_out, focals = [], [], []
     for path in paths:
-        pairs = pairs_of(path)
+        pairs, focal = pairs_of(path)
+        focals.append(focal)
         first, last = split(pairs, share) if share else (pairs, [])
         training += first
         held_out += last
-    if not share:
-        held_out = pairs_of(Path(validation))
+    for path in other:
+        held_out = pairs_of(path)[0]
     if len(held_out) > _MOST_HELD_OUT:
         held_out = [held_out[index] for index in np.linspace(0, len(held_out) - 1, _MOST_HELD_OUT).round().astype(int)]
-    found, other = (survey(pairs, bounds, progress) for pairs in (training, held_out))
-    if found.size != other.size:
-        sizes = " and ".join(f"{size[0]}x{size[1]}" for size in (found.size, other.size))
+    found = survey(training, bounds, progress)
+    try:
+        size = survey(held_out, bounds, progress).size
+    except DataError as error:
+        raise DataError(f"of the images held out: {error}") from error
+    if found.size != size:
+        sizes = " and ".join(f"{width}x{height}" for width, height in (found.size, size))
         raise DataError(f"images to train on and images held out are of different cameras: {sizes}")
     same = bool(focals) and min(focals) > 0 and max(focals) < 1.01 * min(focals)
     return Data(training, held_out, found, float(np.mean(focals)) if same else 0.0, tuple(facts))
+
+
+def _check_once(paths: Sequence[Path]) -> None:
+    """What is trained on says nothing of what has never been seen, and nothing counts twice."""
+    seen = set()
+    for path in paths:
+        if path.resolve() in seen:
+            raise DataError(f"'{path}' is named twice: what is held out has to be another recording than those to train on")
+        seen.add(path.resolve())
 
 
 def _share(validation: str) -> float:

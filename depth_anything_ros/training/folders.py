@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from .samples import DataError, Pair
@@ -16,11 +17,12 @@ _TUM_SECONDS = 0.02  # the largest difference of their `associate.py`
 LAYOUTS = "rgb/NAME.png with depth/NAME.png or .npy; NAME.png with NAME_depth.png; rgb.txt with depth.txt (TUM RGB-D)"
 
 
-def pairs_in(folder: Path, per_metre: float = 0.0) -> list[Pair]:
+def pairs_in(folder: Path, per_metre: float = 0.0, say: Callable[[str], object] = lambda line: None) -> list[Pair]:
     """The pairs of a folder by name, or by time where the layout has times.
 
     Args:
         per_metre: values per metre in integer depth files; 0: 1000, and 5000 in TUM RGB-D's layout.
+        say: told in a line how many files are left out.
 
     Raises:
         DataError: none of `LAYOUTS`, or images without depth only.
@@ -28,7 +30,7 @@ def pairs_in(folder: Path, per_metre: float = 0.0) -> list[Pair]:
     if not folder.is_dir():
         raise DataError(f"there is no folder '{folder}'")
     if (folder / "rgb.txt").is_file() and (folder / "depth.txt").is_file():
-        return _by_lists(folder, per_metre or _TUM_PER_METRE)
+        return _by_lists(folder, per_metre or _TUM_PER_METRE, say)
     images, depths = (_subfolder(folder, names) for names in (_IMAGE_FOLDERS, _DEPTH_FOLDERS))
     if images and not depths:
         raise DataError(f"there is no depth beside '{images}', expected {LAYOUTS}")
@@ -51,7 +53,14 @@ def pairs_in(folder: Path, per_metre: float = 0.0) -> list[Pair]:
             f"; of others, {len(of_depth)} have" if of_depth else ""
         )
         raise DataError(f"no image in '{folder}' has depth of its own name ({example}), expected {LAYOUTS}")
+    _left_out(folder, "images without depth", [of_image[stem] for stem in of_image if stem not in of_depth], say)
+    _left_out(folder, "depth without an image", [of_depth[stem] for stem in of_depth if stem not in of_image], say)
     return [Pair(of_image[stem], of_depth[stem], per_metre or 1000.0) for stem in common]
+
+
+def _left_out(folder: Path, what: str, files: list[Path], say: Callable[[str], object]) -> None:
+    if files:
+        say(f"{folder}: {len(files)} left out: {what}, such as '{min(files).name}'")
 
 
 def _by_number(stem: str) -> list[str | int]:
@@ -63,18 +72,21 @@ def _subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
-def _by_lists(folder: Path, per_metre: float) -> list[Pair]:
+def _by_lists(folder: Path, per_metre: float, say: Callable[[str], object]) -> list[Pair]:
     """TUM RGB-D: two lists of "time file"; each image goes with the depth of the nearest time."""
     images, depths = (_listed(folder, name) for name in ("rgb.txt", "depth.txt"))
-    pairs = []
+    pairs, alone = [], []
     for time, image in images if depths else []:
         nearest, depth = min(depths, key=lambda entry: abs(entry[0] - time))
         if abs(nearest - time) <= _TUM_SECONDS:
             pairs.append(Pair(image, depth, per_metre))
+        else:
+            alone.append(image)
     if not pairs:
         raise DataError(
             f"no image of '{folder / 'rgb.txt'}' has depth within {_TUM_SECONDS:g} s: {len(images)} images, {len(depths)} depth"
         )
+    _left_out(folder, f"images without depth within {_TUM_SECONDS:g} s", alone, say)
     return pairs
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..models import METRIC, DepthNetwork
+from ..models import METRIC, DepthNetwork, ModelError
 from .losses import scale_and_shift_invariant, silog
 
 _POWER = 0.9  # of the decay; as the weight decay from Depth Anything V2, `metric_depth/train.py`
@@ -76,14 +76,21 @@ def set_rates(optimiser: torch.optim.Optimizer, step: int, settings: Settings) -
 
 
 def in_training(network: DepthNetwork, settings: Settings) -> DepthNetwork:
-    """The network in training mode, but its batch norms' statistics as they are: batches are too small for new ones."""
+    """The network in training mode, but its batch norms' statistics as they are: batches are too small for new ones.
+
+    Raises:
+        ModelError: its encoder does not know `Settings.checkpointing`, which is on.
+    """
     network.train()
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
     vit = network.pretrained.model if network.encoder.timm else network.pretrained
-    if hasattr(vit, "set_grad_checkpointing"):
+    try:
         vit.set_grad_checkpointing(settings.checkpointing)
+    except (AssertionError, AttributeError) as error:
+        if settings.checkpointing:
+            raise ModelError(f"{type(vit).__name__} cannot do --checkpointing: leave it out, or lower --batch") from error
     return network
 
 

@@ -18,6 +18,7 @@ from ..geometry import colorize
 from ..models import save_network
 from ..models.zoo import noncommercial
 from .optimise import rate_at
+from .samples import write_picture
 from .trainer import Trainer
 from .validation import Figures, Shown
 
@@ -26,6 +27,7 @@ _WIDTH = 320  # of a picture's column
 _WORST = 0.5  # relative error that gets the last colour
 
 SHOWN = 4  # images in a picture
+TUNED = "tuned.safetensors"  # the best network of a run
 
 HEADING = f"{'step':>8}{'loss':>10}{'AbsRel':>10}{'RMSE, m':>10}{'delta1':>10}"
 
@@ -39,7 +41,7 @@ class Keeper:
     """
 
     def __init__(self, trainer: Trainer, output: Path, origin: str, licence: str, say: Callable[[str], object] = print):
-        self.file, self.licence = output / "tuned.safetensors", licence
+        self.file, self.licence = output / TUNED, licence
         self._trainer, self._output, self._origin, self._say = trainer, output, origin, say
         self._begun = time.monotonic()
 
@@ -132,4 +134,4 @@ def _labelled(bgr: np.ndarray, text: str) -> np.ndarray:
 def _write(path: Path, rows: list[np.ndarray]) -> None:
     if rows:
         path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), np.vstack(rows))
+        write_picture(path, np.vstack(rows))

@@ -14,6 +14,7 @@ import numpy as np
 
 _FARTHEST_MEDIAN = 1000.0  # metres; beyond, somebody's millimetres were taken for metres
 _NEAREST_MEDIAN = 0.02
+_FEWEST_ROWS = 8  # of depth, and columns: of fewer, every ratio is the image's within a pixel
 _SECTIONS = 4  # of a recording, each with a part that is held out: more places are seen than at its end alone
 
 
@@ -58,10 +59,20 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         DataError: it cannot be read.
     """
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)  # as its depth lies, and a camera's topic
     if bgr is None:
         raise DataError(f"'{path}' cannot be read as an image")
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def write_picture(path: Path, pixels: np.ndarray) -> None:
+    """Write an image, (H, W) or (H, W, 3) BGR.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if not cv2.imwrite(str(path), pixels):
+        raise OSError(f"'{path}' could not be written: is the disk full?")
 
 
 def read_depth(pair: Pair) -> np.ndarray:
@@ -71,7 +82,7 @@ def read_depth(pair: Pair) -> np.ndarray:
         DataError: it cannot be read, or is no depth image.
     """
     path = pair.depth
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         try:
             depth = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
@@ -84,8 +95,8 @@ def read_depth(pair: Pair) -> np.ndarray:
         raise DataError(f"'{path}' cannot be read as an image")
     if depth.ndim != 2 or depth.dtype != np.uint16:
         raise DataError(
-            f"'{path}' is {depth.shape} {depth.dtype}, expected one channel of 16 bits: 8 bits or colours are a picture of "
-            "depth, not depth"
+            f"'{path}' is {depth.shape} {depth.dtype}, expected one channel of 16 bits, or metres as floats in .npy: 8 bits "
+            "or colours are a picture of depth, not depth"
         )
     return depth.astype(np.float32) * np.float32(1 / pair.per_metre)
 
@@ -98,7 +109,7 @@ def read(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     """
     rgb, depth = read_image(pair.image), read_depth(pair)
     (height, width), (h, w) = rgb.shape[:2], depth.shape
-    if abs(w * height - h * width) > max(width, height):  # more than a pixel
+    if min(w, h) < _FEWEST_ROWS or abs(w * height - h * width) > max(width, height):  # more than a pixel
         raise DataError(
             f"'{pair.image}' is {width}x{height}, but '{pair.depth}' is {w}x{h}: expected depth of the image's own pixels, "
             "or fewer in the same ratio; register it to the colour camera first"

@@ -12,7 +12,7 @@ from ..inference import preprocess
 from ..models import CANONICAL, METRIC, RELATIVE, DepthNetwork, ModelError
 from ..models.zoo import DEPTH_ANYTHING
 from .draws import on_grid
-from .samples import Bounds, Pair, read
+from .samples import Bounds, DataError, Pair, read
 
 _IMAGES = 8  # that the last layer is fitted to
 
@@ -61,21 +61,31 @@ def fit_last_layer(
 
     Args:
         trained: whether the head knows near from far; of a random one only the mean is put right (a is 1).
+
+    Raises:
+        DataError: no image has depth at the network's grid.
     """
     said: list[torch.Tensor] = []
     layers = network.depth_head.scratch.output_conv2
     hook = layers.register_forward_hook(lambda module, inputs, output: said.append(output[:, 0]))
     xs, ys = [], []
     try:
-        for pair in pairs[:: max(1, len(pairs) // _IMAGES)][:_IMAGES]:
-            rgb, depth = read(pair)
+        stride = max(1, len(pairs) // _IMAGES)
+        for index in sorted(range(len(pairs)), key=lambda index: index % stride):  # spread evenly; more, if some are empty
+            rgb, depth = read(pairs[index])
             mask = torch.from_numpy(on_grid(bounds.valid(depth), size)) > 0
+            if not mask.any():
+                continue
             goal = _before_activation(network, torch.from_numpy(on_grid(depth, size))[mask])
             network.eval()(preprocess([rgb], size, torch.device("cpu"), network.model))
             xs.append(said.pop()[0][mask].double())
             ys.append(goal.double())
+            if len(xs) == _IMAGES:
+                break
     finally:
         hook.remove()
+    if not xs:
+        raise DataError(f"none of {len(pairs)} depth images has a valid pixel where the network's {size[0]}x{size[1]} look")
     x, y = torch.cat(xs), torch.cat(ys)
     centred = x - x.mean()
     scale = float(centred @ (y - y.mean()) / (centred @ centred).clamp_min(1e-12)) if trained else 1.0

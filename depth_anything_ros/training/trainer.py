@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
-import os
 import pickle
 import time
 from collections.abc import Callable
@@ -16,6 +16,7 @@ import torch
 
 from ..inference import preprocess
 from ..models import CheckpointError, DepthNetwork
+from ..models.files import whole_file
 from .draws import Draws
 from .optimise import Settings, average_into, in_training, loss_of, optimiser_of, set_rates
 from .validation import Figures, Validation
@@ -124,7 +125,11 @@ class Trainer:
         validated(figures, better)
 
     def save(self, path: Path) -> None:
-        """Write all that `resume` needs; the file is the old one or the new one, never half of it."""
+        """Write all that `resume` needs; the file is the old one or the new one, never half of it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         state = {
             "settings": _fixed(self.settings, self.draws),
             "network": self.network.state_dict(),
@@ -135,12 +140,8 @@ class Trainer:
             "first": asdict(self.first) if self.first else None,
             "best": (asdict(self.best[0]), self.best[1]) if self.best else None,
         }
-        partial = path.with_name(f"{path.name}.partial")
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())  # a power cut must not leave an empty file under the good one's name
-        partial.replace(path)
+        with whole_file(path) as partial:
+            torch.save(state, partial)
 
     def resume(self, path: Path) -> None:
         """Go on from a file that `save` wrote.
@@ -171,4 +172,6 @@ class Trainer:
 def _fixed(settings: Settings, draws: Draws) -> dict:
     """What must be the same for a training to go on as it would have."""
     said = asdict(settings) | asdict(draws.augmentation) | asdict(draws.bounds)
-    return said | {"input": list(draws.size), "batch": draws.batch, "seed": draws.seed, "images": len(draws.pairs)}
+    names = hashlib.sha256("\n".join(pair.image.name for pair in draws.pairs).encode()).hexdigest()[:12]
+    images = f"{len(draws.pairs)} ({names})"
+    return said | {"input": list(draws.size), "batch": draws.batch, "seed": draws.seed, "images": images}
