@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from .inference import InferenceError, keep_large_buffers, make_deterministic
 from .models import ModelError
+from .replay import check_matplotlib
 from .replay.bag_input import BagInput
 from .replay.convert import Conversion
 from .replay.messages import BagError
@@ -27,6 +29,7 @@ from .stream.table import CAMERA_TABLE, TABLE
 
 INCOMPLETE = 3  # exit code: some images got no depth
 _SAID = (BagError, ModelError, ValueError, InferenceError, OSError)  # what a user can do something about
+_LINE_EVERY = 30.0  # seconds
 _UNITS = {"": 1, "k": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -80,8 +83,10 @@ def _run(options: argparse.Namespace) -> int:
         if getattr(options, name) < least:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}, expected {least} at least")
     for path, ending in ((options.preview, ".mp4"), (options.report, ".html")):
-        if path and (path.suffix != ending or not path.absolute().parent.is_dir()):
+        if path and (path.suffix != ending or path.is_dir() or not path.absolute().parent.is_dir()):
             raise ValueError(f"'{path}' cannot be written: expected a name that ends in {ending}, in a folder that is there")
+    if options.report:
+        check_matplotlib("--report")
     request = _request(options)
     if len(options.input) == 1:
         return _convert(options.input[0], options.output, request, options)
@@ -102,7 +107,12 @@ def _run(options: argparse.Namespace) -> int:
         except _SAID as error:
             _say(f"depth_bag: {path}: {error}")
             codes.append(2)
-    return max(codes)
+    return _worst(codes)
+
+
+def _worst(codes: list[int]) -> int:
+    """The exit code of several bags: one that failed goes before one that is incomplete."""
+    return next((code for code in (1, 2, INCOMPLETE) if code in codes), 0)
 
 
 def _request(options: argparse.Namespace) -> Request:
@@ -132,15 +142,15 @@ def _convert(path: Path, output: Path, request: Request, options: argparse.Names
     plan = make_plan(BagInput(path), request)
     _shown(plan, options)
     _check_names(plan.unknown, [text.partition(":=")[0] for text in options.param])
-    if output.resolve() == path.resolve():
-        raise BagError(f"'{output}' is the input: choose another name for the output")
+    if path.resolve() in (output.resolve(), *output.resolve().parents):
+        raise BagError(f"'{output}' is the input, or lies in it: choose another name for the output")
     if not options.resume:
         check_free(output, resume=False)
     network = plan.settings.network
     licence = plan.settings.model.licence(network.encoder)
     _say(f"{path} -> {output}: {', '.join(topics.image for topics in plan.cameras.values())}")
     _say(f"network {network.model}/{network.encoder}, licence of the weights: {licence}")
-    for line in (*plan.bag.damage, *(f"no such parameter: {name}" for name in plan.unknown)):
+    for line in (*plan.bag.damage, *plan.notes, *(f"no such parameter: {name}" for name in plan.unknown)):
         _say(f"warning: {line}")
     keep_large_buffers()
     make_deterministic(plan.settings.deterministic)
@@ -149,14 +159,17 @@ def _convert(path: Path, output: Path, request: Request, options: argparse.Names
         closing(_predictor(plan, options)) as predictor,
         tqdm(total=plan.images, unit="frame", disable=options.quiet or None, dynamic_ncols=True) as bar,
     ):
-        begin, conversion = time.monotonic(), Conversion(plan, predictor, functools.partial(_advance, bar))
+        tell = _Lines(plan.images, options.quiet) if bar.disable else functools.partial(_advance, bar)
+        begin, conversion = time.monotonic(), Conversion(plan, predictor, tell)
         done = conversion.run(output, options.resume)
         rate = (done.images - conversion.images_before) / (time.monotonic() - begin)
     for line in plan.bag.damage[known:]:
         _say(f"warning: {line}")
-    _summarise(done, output, rate)
+    _summarise(done, output, "complete already" if conversion.was_finished else f"{rate:.2f} frames/s")
+    if not done.images:
+        _say(f"warning: no image of {', '.join(topics.image for topics in plan.cameras.values())} was recorded in that time")
     _look(plan, output, done, options)
-    return 0 if done.with_depth == done.images else INCOMPLETE
+    return 0 if 0 < done.images == done.with_depth else INCOMPLETE
 
 
 def _check_names(unknown: Sequence[str], asked: Sequence[str]) -> None:
@@ -181,9 +194,20 @@ def _advance(bar: tqdm, images: int, before: int) -> None:
     bar.update(images - bar.n)
 
 
-def _summarise(done: Progress, output: Path, rate: float) -> None:
+class _Lines:
+    """Progress where there is no terminal for a bar: a line now and then."""
+
+    def __init__(self, total: int, quiet: bool):
+        self._total, self._quiet, self._last = total, quiet, time.monotonic()
+
+    def __call__(self, images: int, before: int) -> None:
+        if not self._quiet and time.monotonic() - self._last > _LINE_EVERY:
+            self._last = time.monotonic()
+            _say(f"{images} of about {self._total} images")
+
+
+def _summarise(done: Progress, output: Path, how: str) -> None:
     size = sum(path.stat().st_size for path in output.iterdir()) / (1 << 20)
-    how = f"{rate:.2f} frames/s" if rate else "complete already"
     _say(f"{output}: {done.with_depth} of {done.images} images have depth; {size:.1f} MiB; {how}")
     for what, (count, first) in sorted(done.problems.items()):
         _say(f"warning: {what} ({count} times): {first}")
@@ -206,24 +230,28 @@ def _look(plan: Plan, output: Path, done: Progress, options: argparse.Namespace)
     if not options.preview and not options.report:
         return
     from .replay.look import Pair
-    from .replay.preview import write_preview
-    from .replay.report import write_report
 
     shown, made = _shown(plan, options), BagInput(output)
     images = plan.bag.between(plan.start_ns, plan.end_ns) if options.only_depth else made
     pairs = [
-        Pair(name, topics.image, plan.topic(name, shown), shown == "depth/relative") for name, topics in plan.cameras.items()
+        Pair(name, topics.image, plan.topic(name, shown), shown == "depth/relative", plan.request.every)
+        for name, topics in plan.cameras.items()
     ]
     if options.preview:
+        from .replay.preview import write_preview
+
         write_preview(images, made, pairs, options.preview)
         _say(f"wrote {options.preview}")
     if options.report:
+        from .replay.report import write_report  # matplotlib is an extra
+
         network = plan.settings.network
         summary = {
             "input": str(plan.bag.path),
             "network": f"{network.model}/{network.encoder}",
             "licence of the weights": plan.settings.model.licence(network.encoder),
             "images with depth": f"{done.with_depth} of {done.images}",
+            **({"images looked at": f"one of {plan.request.every}"} if plan.request.every > 1 else {}),
             **{what: f"{count} times: {first}" for what, (count, first) in sorted(done.problems.items())},
             **({"not readable": "; ".join(plan.bag.damage)} if plan.bag.damage and images is made else {}),
         }
@@ -243,7 +271,7 @@ def _spread(places: dict[Path, Path], request: Request, options: argparse.Namesp
         if isinstance(result, Exception):
             _say(f"depth_bag: {options.input[number]}: {result}")
         codes.append(2 if isinstance(result, Exception) else result)
-    return max(codes)
+    return _worst(codes)
 
 
 def _again(path: Path, output: Path, request: Request, options: argparse.Namespace) -> int:
@@ -254,7 +282,11 @@ def _again(path: Path, output: Path, request: Request, options: argparse.Namespa
         mark.parent.mkdir(parents=True)
         mark.touch()
         options.resume = True
-    return _convert(path, output, request, options)
+    try:
+        return _convert(path, output, request, options)
+    finally:
+        if mark.exists() and not mark.with_name("plan").exists():  # it cannot be done: nothing was begun
+            shutil.rmtree(mark.parent.parent, ignore_errors=True)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ import sys
 from dataclasses import asdict, astuple
 from pathlib import Path
 
+from .replay import check_matplotlib
 from .replay.bag_input import BagInput
 from .replay.evaluation import Summary
 from .replay.feed import LOOK_AHEAD_NS
@@ -43,7 +44,9 @@ def main(args: list[str] | None = None) -> int:
         print(f"depth_eval: {text}", file=sys.stderr)
     left_out = "; ".join(f"{count} depth images: {text}" for text, count in run.pairs.left_out.values())
     if not summary.pixels:
-        print(f"depth_eval: nothing to compare: {left_out or f'no image on {run.depth} in that time'}", file=sys.stderr)
+        count = len(run.evaluation.scores)
+        why = f"none of {count} images on {run.depth} has depth where there is truth" if count else left_out
+        print(f"depth_eval: nothing to compare: {why or f'no image on {run.depth} in that time'}", file=sys.stderr)
         return 2
     _print(run, summary, left_out)
     try:
@@ -95,14 +98,12 @@ def _check(options: argparse.Namespace) -> None:
     if options.plot:
         if options.plot.suffix not in (".png", ".pdf", ".svg"):
             raise ValueError(f"--plot is '{options.plot}', expected a name that ends in .png, .pdf or .svg")
-        try:
-            import matplotlib  # noqa: F401
-        except ImportError as error:
-            raise ValueError("--plot needs matplotlib: pip install matplotlib") from error
+        check_matplotlib("--plot")
 
 
 def _selection(options: argparse.Namespace) -> Selection:
     said = {name: value for name, value in vars(options).items() if name in Selection.__dataclass_fields__}
+    said |= {name: f"/{said[name].lstrip('/')}" for name in ("depth", "truth") if said[name]}
     return Selection(**said, transforms=options.transform)
 
 
@@ -141,7 +142,8 @@ def _print(run: Comparison, summary: Summary, left_out: str) -> None:
     print(f"depth  {run.depth}\ntruth  {run.truth}, {' and '.join(sorted(run.ways))}")
     if run.others:
         print(f"       (--truth could also be {', '.join(run.others)})")
-    span = (scores[-1].stamp_ns - scores[0].stamp_ns) / 1e9
+    stamps = [score.stamp_ns for score in scores]
+    span = (max(stamps) - min(stamps)) / 1e9
     print(f"{summary.frames} frames over {span:.1f} s, {summary.pixels} pixels")
     if left_out:
         print(f"left out: {left_out}")

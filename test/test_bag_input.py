@@ -29,7 +29,8 @@ from std_msgs.msg import Int32, String
 
 from depth_anything_ros.depth_bag import main
 from depth_anything_ros.replay.bag_input import BagInput
-from depth_anything_ros.replay.feed import LOOK_AHEAD_NS, Context, find_cameras, looked_ahead
+from depth_anything_ros.replay.cameras import find_cameras
+from depth_anything_ros.replay.feed import LOOK_AHEAD_NS, Context, looked_ahead
 from depth_anything_ros.replay.messages import Recorded
 from depth_anything_ros.stream.transforms import parse_transforms
 
@@ -155,7 +156,7 @@ def test_pictures_are_told_from_depth_by_what_they_are(tmp_path):
     jpeg = cv2.imencode(".png", depth)[1].tobytes()
     compressed = CompressedImage(header=header_of(START, FRAME), format="16UC1; compressedDepth", data=jpeg)
     messages.append(("/depth_camera/depth/image_raw/compressedDepth", START + 2, compressed))
-    assert [camera.image for camera in find_cameras(BagInput(write_bag(tmp_path / "bag", messages)))] == [
+    assert [camera.image for camera in find_cameras(BagInput(write_bag(tmp_path / "bag", messages)))[0]] == [
         "/depth_camera/image_raw"
     ]
 

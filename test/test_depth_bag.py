@@ -344,6 +344,15 @@ def test_a_parameter_file_means_what_it_means_to_the_node(tmp_path):
         (["--start", "4", "--end", "2"], "--end 2 is not after --start 4"),
         (["--preview", "film.avi"], "expected a name that ends in .mp4"),
         (["--every", "0"], "--every is 0, expected 1 at least"),
+        (["--start", "inf"], "--start is inf, expected seconds"),
+        (["--start", "nan"], "--start is nan, expected seconds"),
+        (["--end", "-1"], "--end is -1, expected seconds"),
+        (["--namespace", "my ns/left"], "'my ns' is no name of letters, digits and _"),
+        (["--namespace", "1/2//3"], "'1' is no name of"),
+        (["--topics", "depth/image,depth/scale"], "there can be no depth/scale: scale.source is none"),
+        (["--topics", "depth/confidence"], "there can be no depth/confidence: confidence.enabled is false"),
+        (["--topics", "depth/relative"], "there can be no depth/relative: model 'demo' says metres"),
+        (["--topics", "depth/points", "-p", "model:=v2"], "there can be no depth/points: model 'v2' says nothing of metres"),
     ],
 )
 def test_bad_usage_is_said_before_anything_is_written(words, said, bag, tmp_path, capsys):

@@ -10,7 +10,7 @@ from .cdr import CompressedImage, MessageError, RawImage
 
 # encoding -> (channels, bits per channel, OpenCV conversion to RGB). ROS names a Bayer pattern by its first row, OpenCV by
 # the second row's second and third pixel: bayer_rggb is OpenCV's BayerBG.
-_ENCODINGS = {
+ENCODINGS = {
     "rgb8": (3, 8, None),
     "bgr8": (3, 8, cv2.COLOR_BGR2RGB),
     "rgba8": (4, 8, cv2.COLOR_RGBA2RGB),
@@ -33,8 +33,8 @@ for _pattern, _code in (
     ("gbrg", cv2.COLOR_BayerGR2RGB),
     ("grbg", cv2.COLOR_BayerGB2RGB),
 ):
-    _ENCODINGS[f"bayer_{_pattern}8"] = (1, 8, _code)
-    _ENCODINGS[f"bayer_{_pattern}16"] = (1, 16, _code)
+    ENCODINGS[f"bayer_{_pattern}8"] = (1, 8, _code)
+    ENCODINGS[f"bayer_{_pattern}16"] = (1, 16, _code)
 
 
 def pixels_of(image: RawImage) -> np.ndarray:
@@ -43,9 +43,9 @@ def pixels_of(image: RawImage) -> np.ndarray:
     Raises:
         MessageError: unknown encoding, empty image, a step shorter than a row, or less data than rows.
     """
-    if image.encoding not in _ENCODINGS:
-        raise MessageError(f"unknown encoding '{image.encoding}', expected a colour or grey image: {', '.join(_ENCODINGS)}")
-    channels, bits, _ = _ENCODINGS[image.encoding]
+    if image.encoding not in ENCODINGS:
+        raise MessageError(f"unknown encoding '{image.encoding}', expected a colour or grey image: {', '.join(ENCODINGS)}")
+    channels, bits, _ = ENCODINGS[image.encoding]
     height, width, step = image.height, image.width, image.step
     row = width * channels * bits // 8
     if height == 0 or width == 0:
@@ -70,7 +70,7 @@ def image_to_rgb(image: RawImage) -> np.ndarray:
         MessageError: as `pixels_of`, or an image that its encoding does not allow (YUV of odd width).
     """
     pixels = pixels_of(image)
-    _, bits, conversion = _ENCODINGS[image.encoding]
+    _, bits, conversion = ENCODINGS[image.encoding]
     if conversion is not None:
         try:
             pixels = cv2.cvtColor(np.ascontiguousarray(pixels), conversion)

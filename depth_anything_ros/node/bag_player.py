@@ -22,7 +22,8 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from ..messages.cdr import MessageError, read_header
 from ..replay.bag_input import BagInput
-from ..replay.feed import COMPRESSED, IMAGE, find_cameras, looked_ahead
+from ..replay.cameras import COMPRESSED, IMAGE, find_cameras
+from ..replay.feed import looked_ahead
 from ..replay.messages import BagError, Recorded
 from .bag_settings import PlayerError, chosen_span, chosen_topics, read_settings
 from .bag_topics import BagTopics, message_class
@@ -269,7 +270,7 @@ class BagPlayer(Node):
 def print_cameras(path: str) -> int:
     """A line of JSON for each camera of a bag; 1 if there is none."""
     try:
-        for camera in find_cameras(BagInput(path)):
+        for camera in find_cameras(BagInput(path))[0]:
             print(json.dumps(asdict(camera)))
     except BagError as error:
         print(f"bag_player: {error}", file=sys.stderr)

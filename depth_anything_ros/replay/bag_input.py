@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -60,8 +61,9 @@ class BagInput:
         self.topics: dict[str, Topic] = {}
         self.counts: dict[str, int] = {}
         self.start_ns, self.end_ns = _FOREVER, 0
-        self._damaged: set[Path] = set()
+        self._unindexed: set[Path] = set()  # read record by record
         self._from_ns, self._to_ns = 0, _FOREVER
+        self._decompressed: dict[Path, tempfile.TemporaryDirectory] = {}  # the last one; goes with us
         self._converted: tempfile.TemporaryDirectory | None = None  # of a ROS 1 bag; goes with us
         folder = self._from_ros1() if self.path.suffix == ".bag" else self.path
         self._files = self._files_of(folder)
@@ -94,23 +96,30 @@ class BagInput:
         start_ns, end_ns = max(start_ns, self._from_ns), min(end_ns, self._to_ns)
         for file in self._files:
             with self._plain_file(file) as path:
-                last = start_ns - 1
-                if file not in self._damaged:
+                last, at_last = start_ns, Counter()  # messages of that very time are known by their number
+                if file not in self._unindexed:
                     try:
                         for recorded in self._intact(path, start_ns, end_ns, topics):
                             yield recorded
-                            last = recorded.time_ns
+                            if recorded.time_ns > last:
+                                last, at_last = recorded.time_ns, Counter()
+                            at_last[recorded.topic] += 1
                         continue
                     except Exception as error:  # readers, codecs and SQLite have no common kind
-                        self._note(file, f"after {last / 1e9:.3f} s: {_line(error)}")
+                        where = f"second {(last - self.start_ns) / 1e9:.3f} of the bag"
+                        self._note(file, f"damaged behind {where} ({_line(error)}): what can still be read is taken")
                 for topic, recorded in salvage(path):
                     known = self.topics.get(topic.name)  # None: it was left out when the file was looked at
                     asked = known and known.type == topic.type and (topics is None or topic.name in topics)
-                    if asked and last < recorded.time_ns < end_ns:
-                        try:
-                            yield replace(recorded, cdr=_unzipped(recorded.cdr))
-                        except zstd.ZstdError as error:
-                            self._note(file, f"a message on '{topic.name}' cannot be decompressed: {_line(error)}")
+                    if not asked or not last <= recorded.time_ns < end_ns:
+                        continue
+                    if recorded.time_ns == last and at_last[topic.name]:
+                        at_last[topic.name] -= 1
+                        continue
+                    try:
+                        yield replace(recorded, cdr=_unzipped(recorded.cdr))
+                    except zstd.ZstdError as error:
+                        self._note(file, f"a message on '{topic.name}' cannot be decompressed: {_line(error)}")
 
     def _intact(self, path: Path, start_ns: int, end_ns: int, topics: Collection[str] | None) -> Iterator[Recorded]:
         with Reader(path) as reader:
@@ -125,28 +134,36 @@ class BagInput:
     def _look_at(self, file: Path) -> None:
         """Take in what a file says of its topics and times."""
         with self._plain_file(file) as path:
+            problem = ""
             try:
                 with Reader(path) as reader:
-                    for each in reader.connections:
-                        topic = Topic(each.topic, each.msgtype, each.msgdef, each.digest, tuple(each.ext.offered_qos_profiles))
-                        if each.ext.serialization_format == "cdr":
-                            self._count(topic, each.msgcount)
-                        if not self._takes(each):
-                            what = f"{each.msgcount} messages of {each.msgtype} in {each.ext.serialization_format}"
-                            self._note(file, f"'{each.topic}': {what} are left out")
-                    if reader.message_count:
-                        self._span(reader.start_time, reader.end_time - 1)
-                return
+                    if not reader.message_count or next(reader.messages(), None):  # MCAP need not have indexes of messages
+                        self._take_in(file, reader)
+                        return
+            except KeyError:  # of a kind of definition that rosbags does not know, such as Jazzy's "unknown"
+                pass
             except Exception as error:
-                self._damaged.add(file)
                 problem = _line(error).replace(str(path), file.name)
+            self._unindexed.add(file)
             found, end_ns = 0, 0
             for topic, recorded in salvage(path):
                 self._count(topic, 1)
                 self._span(recorded.time_ns, recorded.time_ns)
                 found, end_ns = found + 1, recorded.time_ns
-            last = f", the last of second {(end_ns - self.start_ns) / 1e9:.3f} of the bag" if found else ""
-            self._note(file, f"cut off or damaged ({problem.rstrip('.')}): {found} messages can be read{last}")
+            if problem:
+                last = f", the last of second {(end_ns - self.start_ns) / 1e9:.3f} of the bag" if found else ""
+                self._note(file, f"cut off or damaged ({problem.rstrip('.')}): {found} messages can be read{last}")
+
+    def _take_in(self, file: Path, reader: Reader) -> None:
+        for each in reader.connections:
+            topic = Topic(each.topic, each.msgtype, each.msgdef, each.digest, tuple(each.ext.offered_qos_profiles))
+            if each.ext.serialization_format == "cdr":
+                self._count(topic, each.msgcount)
+            if not self._takes(each):
+                what = f"{each.msgcount} messages of {each.msgtype} in {each.ext.serialization_format}"
+                self._note(file, f"'{each.topic}': {what} are left out")
+        if reader.message_count:
+            self._span(reader.start_time, reader.end_time - 1)
 
     def _count(self, topic: Topic, messages: int) -> None:
         if self.topics.setdefault(topic.name, topic).type == topic.type:
@@ -205,16 +222,19 @@ class BagInput:
                     self._note(file, f"what lies beside it ({left[0].name}) cannot be taken in: {_line(error)}")
                 yield Path(folder) / file.name
             return
-        with tempfile.TemporaryDirectory(prefix="depth_bag_") as folder:
-            path = Path(folder) / _plain(file).name
-            with file.open("rb") as zipped, path.open("wb") as out:
+        folder = self._decompressed.get(file)  # stays for as long as somebody reads it, though we let go of it
+        if folder is None:
+            folder = tempfile.TemporaryDirectory(prefix="depth_bag_")
+            with file.open("rb") as zipped, (Path(folder.name) / _plain(file).name).open("wb") as out:
                 try:
                     shutil.copyfileobj(zstd.ZstdFile(zipped), out)
                 except OSError:
                     raise
                 except Exception as error:  # ZstdError, EOFError
                     self._note(file, f"cannot be decompressed to its end: {_line(error)}")
-            yield path
+            self._decompressed.clear()
+            self._decompressed[file] = folder
+        yield Path(folder.name) / _plain(file).name
 
     def _from_ros1(self) -> Path:
         """A copy of a ROS 1 bag as a ROS 2 bag; for as long as this object lives."""

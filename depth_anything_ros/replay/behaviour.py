@@ -61,7 +61,7 @@ class Behaviour:
     _before: tuple[int, np.ndarray] | None = None
 
     def __post_init__(self):
-        count = self.bag.counts.get(self.pair.image, 0)
+        count = -(-self.bag.counts.get(self.pair.image, 0) // self.pair.every)
         self._chosen = set(np.linspace(0, max(0, count - 1), min(_THUMBNAILS, count)).round().astype(int).tolist())
 
     def image(self, recorded: Recorded) -> np.ndarray | None:

@@ -64,6 +64,7 @@ class Conversion:
 
     Attributes:
         images_before: of earlier runs, which this one goes on with.
+        was_finished: whether they left nothing to do.
     """
 
     def __init__(self, plan: Plan, predictor: Predictor, tell: Callable[[int, int], None] = lambda images, before: None):
@@ -72,6 +73,7 @@ class Conversion:
         self._memory = {name: _Memory() for name in plan.cameras}
         self._problems: dict[str, list] = {}
         self._images = self._with_depth = self.images_before = 0
+        self.was_finished = False
 
     def run(self, output: Path, resume: bool = False) -> Progress:
         """Make the bag; what came of it.
@@ -82,7 +84,7 @@ class Conversion:
         plan = self._plan
         topics, before = self._topics(), finished(output, plan.fingerprint) if resume else None
         if before:
-            self.images_before = before.images
+            self.images_before, self.was_finished = before.images, True
             return before
         with PartialBag(output, plan.fingerprint, plan.storage, plan.request.compressed, resume) as bag:
             done = bag.progress.done

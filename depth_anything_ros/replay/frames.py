@@ -7,7 +7,8 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Generic, TypeVar
 
 from ..geometry import CameraError
@@ -20,7 +21,7 @@ from ..stream.image import PreparedImage, decode, prepare_image
 from ..stream.network import input_of
 from ..stream.side import side_of
 from .feed import Context, looked_ahead
-from .messages import Recorded
+from .messages import TF_STATIC, Recorded
 from .plan import Plan
 from .predictors import Predictor
 from .room import Room
@@ -85,21 +86,30 @@ class Frames:
         self._seen = dict.fromkeys(plan.cameras, 0)
 
     def items(self) -> Iterator[Item]:
-        """Every message of the plan's span, by the order of the recording."""
+        """Every message of the plan's span, by the order of the recording; before them, what was latched by then."""
         plan = self._plan
         only = {*self._names, *self.context.topics} if plan.request.only_depth else None
-        # What belongs to the first image may have been recorded long before.
-        if plan.start_ns > plan.bag.start_ns:
-            for recorded in plan.bag.messages(plan.bag.start_ns, plan.start_ns, self.context.topics):
-                self.context.add(recorded)
-        messages = plan.bag.messages(plan.start_ns, plan.end_ns, only)
-        for number, recorded in enumerate(looked_ahead(messages, self.context.add)):
+        latched = self._said_before()
+        messages = looked_ahead(plan.bag.messages(plan.start_ns, plan.end_ns, only), self.context.add)
+        for number, recorded in enumerate(chain(latched, messages)):
             name = self._names.get(recorded.topic)
             wanted = name is not None and self._seen[name] % plan.request.every == 0
             if name is not None:
                 self._seen[name] += 1
             if number >= self._done:
                 yield self._item(recorded, name) if wanted else Item(recorded)
+
+    def _said_before(self) -> list[Recorded]:
+        """Takes in what belongs to the first image and was recorded long before; gives what was latched, as of then."""
+        plan, latched = self._plan, {topic.name for topic in self._plan.bag.topics.values() if topic.latched}
+        kept: dict[object, Recorded] = {}
+        if plan.start_ns > plan.bag.start_ns:
+            for recorded in plan.bag.messages(plan.bag.start_ns, plan.start_ns, self.context.topics | latched):
+                self.context.add(recorded)
+                if recorded.topic in latched:  # of tf_static, each says something else
+                    key = bytes(recorded.cdr) if recorded.topic.endswith(TF_STATIC) else recorded.topic
+                    kept[key] = replace(recorded, time_ns=plan.start_ns)
+        return [] if plan.request.only_depth else list(kept.values())
 
     def _item(self, recorded: Recorded, name: str) -> Item:
         plan, topics = self._plan, self._plan.cameras[name]

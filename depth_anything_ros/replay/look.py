@@ -21,7 +21,7 @@ from ..messages.images import compressed_to_rgb, image_to_rgb
 from ..messages.ranges import depth_pixels
 from ..outputs import ColorSettings
 from .bag_input import BagInput
-from .feed import COMPRESSED, IMAGE
+from .cameras import COMPRESSED, IMAGE
 from .messages import BagError, Recorded
 
 _WAIT_NS = 5_000_000_000  # record time, after which a depth does not come any more: no node is that slow
@@ -39,12 +39,14 @@ class Pair:
         camera: a name for people; empty: the image topic is its name.
         image: topic of Image or CompressedImage.
         depth: topic of Image: 32FC1 metres or 16UC1 millimetres; or, if `relative`, 32FC1 inverse depth without a unit.
+        every: of each n-th image, from the first on; the others are not looked at.
     """
 
     camera: str
     image: str
     depth: str
     relative: bool = False
+    every: int = 1
 
     @property
     def name(self) -> str:
@@ -112,6 +114,7 @@ class Shots:
         for pair in pairs:
             self._by_image[pair.image].append(pair)
             self._by_depth[pair.depth].append(pair)
+        self._images: Counter[str] = Counter()
         self._queue: deque[Shot] = deque()  # in the order of recording
         self._waiting: dict[Pair, deque[Shot]] = {pair: deque() for pair in pairs}  # those of it without depth yet
         self._early: dict[Pair, dict[int, object]] = {pair: {} for pair in pairs}
@@ -121,6 +124,7 @@ class Shots:
         depths = ((each, True) for each in self._bags[1].messages(topics={*self._by_depth, *self._others}))
         most = _MOST_WAITING * len(self._waiting)
         for recorded, is_depth in heapq.merge(images, depths, key=lambda each: each[0].time_ns):  # of a tie, images first
+            self._images[recorded.topic] += not is_depth
             try:
                 if is_depth and recorded.topic in self._others:
                     self._others[recorded.topic](recorded)
@@ -141,6 +145,8 @@ class Shots:
             self.strays[pair] += len(early)
 
     def _take_image(self, pair: Pair, recorded: Recorded, stamp_ns: int) -> None:
+        if (self._images[pair.image] - 1) % pair.every:
+            return
         shot = Shot(pair, stamp_ns, recorded.time_ns, self._read(self._of_image, pair, recorded))
         self._queue.append(shot)
         self._waiting[pair].append(shot)

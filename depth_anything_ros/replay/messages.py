@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat, Qos
+from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat, Qos, QosDurability
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+
+TF_STATIC = "tf_static"
+"""What the names of topics of fixed transforms end in."""
 
 
 class BagError(ValueError):
@@ -32,6 +35,11 @@ class Topic:
     definition: MessageDefinition
     digest: str = ""
     qos: tuple[Qos, ...] = ()
+
+    @property
+    def latched(self) -> bool:
+        """Whether what was said stays true for those who come later."""
+        return self.name.endswith(TF_STATIC) or any(each.durability == QosDurability.TRANSIENT_LOCAL for each in self.qos)
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ def described(topic: Topic) -> tuple[str, str]:
     known = typestore().fielddefs
     if topic.definition.format == MessageDefinitionFormat.NONE:
         if topic.type not in known:
-            return "", topic.digest or "RIHS01_" + 64 * "0"
+            return "", topic.digest or _digest(topic.type, MessageDefinition(MessageDefinitionFormat.MSG, ""))
         return typestore().generate_msgdef(topic.type, ros_version=2)[0], topic.digest or typestore().hash_rihs01(topic.type)
     return topic.definition.data, topic.digest or _digest(topic.type, topic.definition)
 

@@ -19,7 +19,8 @@ from ..messages.ranges import METRES, cloud_points, scan_points
 from ..stream.logs import DEPTH_TYPES, SENSOR_TYPES, info_topic_of
 from ..stream.transforms import parse_transforms
 from .bag_input import BagInput
-from .feed import COMPRESSED, IMAGE, LOOK_AHEAD_NS, CameraTopics, Context, looked_ahead
+from .cameras import COMPRESSED, IMAGE, CameraTopics
+from .feed import LOOK_AHEAD_NS, Context, looked_ahead
 from .messages import Recorded
 
 _KEPT_NS, _KEPT_BYTES = 10_000_000_000, 128 << 20  # a network that is slow stamps what it says long before it says it

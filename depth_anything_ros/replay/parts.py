@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import IO
 
 import yaml
 from rosbags.rosbag2 import StoragePlugin, Writer
@@ -30,6 +31,7 @@ from .room import Room
 
 _VERSION = 8  # of metadata.yaml: the newest that all distros from Humble on read
 _INFORMATION, _MADE_OF = "rosbag2_bagfile_information", "depth_bag"
+_LOCK = ".state/lock"
 _WAITING = 128 << 20  # bytes that may wait to be written
 
 
@@ -75,12 +77,7 @@ class PartialBag:
     def __enter__(self) -> PartialBag:
         with self._clear_errors():
             self._state.mkdir(parents=True, exist_ok=True)
-            self._lock = (self._state / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise BagError(f"'{self.output}' is being written by another process") from error
+            self._lock = _locked(self.folder)
         try:
             self._take_up()
         except BaseException:
@@ -159,11 +156,19 @@ class PartialBag:
                 self._writer.abort()
 
     def finish(self) -> None:
-        """Make the parts one bag, and give it its name."""
+        """Make the parts one bag, and give it its name.
+
+        Raises:
+            BagError: there is no message in any of them.
+        """
         whole = self.folder / self.output.name
         with self._clear_errors():
             whole.mkdir(exist_ok=True)
             information = [json.loads(self._said(number).read_text())["metadata"] for number in range(self._count)]
+            if not any(said["message_count"] for said in information):
+                self._count = 0
+                why = "; ".join(f"{what}: {first}" for what, (_, first) in sorted(self.progress.problems.items()))
+                raise BagError(f"nothing was made, so there is no '{self.output}'" + (f": {why}" if why else ""))
             for number, said in enumerate(information):
                 (name,) = said["relative_file_paths"]
                 part = self._part(number) / name
@@ -188,12 +193,25 @@ class PartialBag:
             ) from error
 
 
+def _locked(folder: Path) -> IO:
+    """The open lock of a folder that a bag is made in; raises a BagError if another process has it."""
+    lock = (folder / _LOCK).open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise BagError(f"'{folder}' is being written by another process") from error
+    return lock
+
+
 def check_free(output: Path, resume: bool) -> None:
     """Raise a BagError if the output is there already, or work on it that is not to be gone on with."""
-    if output.exists():
+    if output.exists() or output.is_symlink():
         raise BagError(f"'{output}' exists already: choose another name for the output")
     folder = output.with_name(f"{output.name}.partial")
     if folder.exists() and not resume:
+        if (folder / _LOCK).exists():
+            _locked(folder).close()
         raise BagError(f"'{folder}' is what an interrupted run has left: go on with --resume, or delete it to begin anew")
 
 

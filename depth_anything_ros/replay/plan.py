@@ -5,16 +5,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import __version__
+from ..models import METRIC, RELATIVE
 from ..stream.settings import Settings, SettingsError
-from ..stream.topics import OUTPUT_TYPES
+from ..stream.topics import LACKS, OUTPUT_TYPES, needs_of
 from .bag_input import BagInput
-from .feed import CameraTopics, camera_names, camera_topics, find_cameras
+from .cameras import OURS, CameraTopics, camera_names, camera_topics, find_cameras
 from .messages import BagError
 from .parameters import settings_from
+
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Plan:
         required: those of them without which an image has no depth; the others are made where they can be had.
         start_ns, end_ns: nanoseconds since the epoch.
         unknown: parameters in the user's files that nobody knows.
+        notes: what the user may not expect, in words.
     """
 
     request: Request
@@ -70,6 +76,7 @@ class Plan:
     start_ns: int
     end_ns: int
     unknown: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def storage(self) -> str:
@@ -117,8 +124,13 @@ def make_plan(bag: BagInput, request: Request) -> Plan:
     unheard = sorted(set(request.topics) - OUTPUT_TYPES.keys())
     if unheard:
         raise SettingsError(f"no such output: {', '.join(unheard)}; there are {', '.join(OUTPUT_TYPES)}")
-    cameras = _cameras(bag, request)
+    if wrong := [part for part in request.namespace.strip("/").split("/") if not _NAME.fullmatch(part) and request.namespace]:
+        raise SettingsError(f"--namespace {request.namespace}: '{wrong[0]}' is no name of letters, digits and _ in ROS")
+    cameras, notes = _cameras(bag, request)
     settings, unknown = settings_from(request.values, cameras)
+    for name, seconds in (("start", request.start), ("end", request.end)):
+        if not 0 <= seconds < math.inf:
+            raise BagError(f"--{name} is {seconds:g}, expected seconds from the beginning of the bag")
     start_ns = bag.start_ns + round(request.start * 1e9)
     end_ns = bag.start_ns + round(request.end * 1e9) if request.end else bag.end_ns + 1
     if request.end and request.end <= request.start:
@@ -128,14 +140,46 @@ def make_plan(bag: BagInput, request: Request) -> Plan:
     metres = settings.model.metric or settings.refine.scale.source != "none"
     usual = ["depth/image" if metres else "depth/relative", "depth/camera_info"]
     usual += ["depth/scale"] if settings.refine.scale.source != "none" else []
-    topics = tuple(request.topics or usual)
-    required = tuple(request.topics or usual[:1])
-    return Plan(request, bag, cameras, settings, topics, required, start_ns, end_ns, tuple(unknown))
+    topics = tuple(dict.fromkeys(request.topics or usual))
+    for topic in topics:
+        if why := _never(topic, settings):
+            raise SettingsError(f"there can be no {topic}: {why}")
+    required = topics if request.topics else topics[:1]
+    plan = Plan(request, bag, cameras, settings, topics, required, start_ns, end_ns, tuple(unknown), notes)
+    return replace(plan, notes=(*notes, *_replaced(plan)))
 
 
-def _cameras(bag: BagInput, request: Request) -> dict[str, CameraTopics]:
-    """By name: as the user says, else as the parameters say, else as the bag says."""
-    values = request.values
+def _never(topic: str, settings: Settings) -> str:
+    """Why no image can have an output; empty: some may."""
+    needs, scaled = needs_of(topic, settings.outputs), settings.refine.scale.source != "none"
+    if "metres" in needs and settings.model.kind == RELATIVE and not scaled:
+        return f"model '{settings.network.model}' says nothing of metres, and scale.source is none"
+    if "relative" in needs and settings.model.kind == METRIC:
+        return f"model '{settings.network.model}' says metres"
+    lacks = {"scale": not scaled, "confidence": not settings.confidence}
+    return next((LACKS[need][1] for need, is_off in lacks.items() if is_off and need in needs), "")
+
+
+def _replaced(plan: Plan) -> list[str]:
+    """What becomes of topics in the bag that have the names of outputs, in words.
+
+    Raises:
+        BagError: they are not ours to replace.
+    """
+    there = plan.outputs & plan.bag.topics.keys()
+    ours = {name for name in plan.bag.topics if OURS in name.split("/")}
+    read = {topic for camera in plan.cameras.values() for topic in (camera.image, camera.camera_info)}
+    if wrong := there & read or (set() if plan.request.only_depth else there - ours):
+        raise BagError(f"the bag has {', '.join(sorted(wrong))} already: choose another --namespace for the new topics")
+    if not there or plan.request.only_depth:
+        return []
+    kept = f"; as they were: {', '.join(sorted(ours - there))}" if ours - there else ""
+    return [f"the bag has depth already; made anew: {', '.join(sorted(there))}{kept}"]
+
+
+def _cameras(bag: BagInput, request: Request) -> tuple[dict[str, CameraTopics], tuple[str, ...]]:
+    """By name, as the user says, else as the parameters say, else as the bag says; and what is left out, in words."""
+    values, notes = request.values, ()
     if request.camera_infos and len(request.camera_infos) != len(request.images):
         raise SettingsError("expected one --camera-info for each --image, in the same order, or none")
     names = [name for name in values.get("cameras", ()) if name]
@@ -143,16 +187,17 @@ def _cameras(bag: BagInput, request: Request) -> dict[str, CameraTopics]:
         infos = request.camera_infos or [""] * len(request.images)
         found = [camera_topics(bag, image, info) for image, info in zip(request.images, infos)]
     elif names:
-        return {name: _by_parameters(bag, values, name) for name in names}
+        return {name: _by_parameters(bag, values, name) for name in names}, notes
     elif values.get("camera.image") or values.get("camera.compressed"):
-        return {"": _by_parameters(bag, values, "camera")}
+        return {"": _by_parameters(bag, values, "camera")}, notes
     else:
-        found = find_cameras(bag)
+        found, left_out = find_cameras(bag)
+        notes = (f"no camera's, by their names: {', '.join(left_out)}; --image takes them",) if left_out else ()
     if names and len(names) != len(found):
         raise SettingsError(f"cameras names {len(names)} cameras, but there are {len(found)} --image")
     if len({camera.image for camera in found}) < len(found):
         raise SettingsError("one image topic is given twice by --image")
-    return dict(zip(names or camera_names(found), found, strict=True))
+    return dict(zip(names or camera_names(found), found, strict=True)), notes
 
 
 def _by_parameters(bag: BagInput, values: dict[str, object], group: str) -> CameraTopics:

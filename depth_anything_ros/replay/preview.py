@@ -183,7 +183,7 @@ def _size_of(images: BagInput, pair: Pair) -> tuple[int, int] | None:
 def _rate(images: BagInput, pair: Pair) -> float:
     """Frames per second of a film: as the camera's stamps say, between 1 and 60; 10 if they say nothing."""
     stamps = []
-    for recorded in islice(images.messages(topics=[pair.image]), _FIRST):
+    for recorded in islice(images.messages(topics=[pair.image]), 0, _FIRST * pair.every, pair.every):
         try:
             stamps.append(read_header(recorded.cdr).stamp_ns)
         except MessageError:

@@ -16,8 +16,8 @@ from ..messages.cdr import MessageError, RawImage, read_image
 from ..messages.ranges import depth_pixels, depth_points
 from ..stream.logs import SENSOR_TYPES, info_topic_of
 from .bag_input import BagInput
+from .cameras import IMAGE, CameraTopics
 from .evaluation import Evaluation, truth_image
-from .feed import IMAGE, CameraTopics
 from .messages import BagError, Recorded
 from .pairs import Pairs, depth_images
 

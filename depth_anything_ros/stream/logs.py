@@ -13,7 +13,8 @@ from ..messages.cdr import MessageError
 from ..messages.compressed import decompressed_depth
 from ..messages.ranges import cloud_points, depth_points, scan_points
 
-_INFOS = 32
+_INFOS = 1024  # of fast cameras, more than come until an image is looked at
+_SAME_NS = 1_000_000_000  # stamps that are so close may be of one clock
 # Messages are chosen by an image's stamp after the network has run, which takes seconds on a slow machine.
 _KEPT_NS, _KEPT_BYTES = 10_000_000_000, 128 << 20
 
@@ -31,13 +32,17 @@ class InfoLog:
     """The newest calibrations of one camera."""
 
     def __init__(self):
-        self._infos: deque[CameraInfo] = deque(maxlen=_INFOS)
+        self._infos: dict[int, CameraInfo] = {}  # by stamp, the newest at the end
         self._lock = threading.Lock()
 
     def add(self, info: CameraInfo) -> None:
         """Take in the next one."""
         with self._lock:
-            self._infos.append(info)
+            stamp_ns = stamp_of(info)
+            self._infos.pop(stamp_ns, None)
+            self._infos[stamp_ns] = info
+            if len(self._infos) > _INFOS:
+                del self._infos[next(iter(self._infos))]
 
     def clear(self) -> None:
         """Forget all."""
@@ -45,12 +50,14 @@ class InfoLog:
             self._infos.clear()
 
     def at(self, stamp_ns: int) -> CameraInfo | None:
-        """The camera_info of an image: the one with its stamp, else the newest; None if none has come."""
+        """The camera_info of an image: that of its stamp, else of the nearest, else the newest; None if none has come."""
         with self._lock:
-            for info in reversed(self._infos):
-                if stamp_of(info) == stamp_ns:
-                    return info
-            return self._infos[-1] if self._infos else None
+            if stamp_ns in self._infos:
+                return self._infos[stamp_ns]
+            nearest = min(self._infos, key=lambda other: abs(other - stamp_ns), default=0)
+            if abs(nearest - stamp_ns) <= _SAME_NS:
+                return self._infos.get(nearest)
+            return self._infos[next(reversed(self._infos))] if self._infos else None
 
 
 class SensorLog:

@@ -24,8 +24,8 @@ from ..messages.camera_info import View, camera_from_info, view_of
 from ..messages.cdr import MessageError, RawImage
 from ..messages.ranges import depth_pixels
 from ..replay.bag_input import BagInput
+from ..replay.cameras import CameraTopics, camera_topics, find_cameras
 from ..replay.evaluation import truth_image
-from ..replay.feed import CameraTopics, camera_topics, find_cameras
 from ..replay.messages import BagError, Recorded
 from ..replay.pairs import Pairs, depth_images
 from ..stream.image import decode, is_rectified
@@ -207,7 +207,7 @@ def without_gaps(depth: np.ndarray, spacing: float = 1.0) -> np.ndarray:
 def _camera(bag: BagInput, selection: Selection) -> CameraTopics:
     if selection.image:
         return camera_topics(bag, selection.image, selection.camera_info)
-    found = find_cameras(bag)
+    found, _ = find_cameras(bag)
     if len(found) > 1:
         raise BagError(f"there are several cameras, choose one by --image: {', '.join(each.image for each in found)}")
     return camera_topics(bag, found[0].image, selection.camera_info)
