@@ -99,9 +99,7 @@ def test_pictures_that_are_left_out_are_said(tmp_path, capsys):
     assert main([str(bag.path), str(tmp_path / "out"), *QUICK]) == 0
     assert "no camera's, by their names: /cam/infra1/image_rect_raw; --image takes them" in capsys.readouterr().err
     only = bag_of(tmp_path / "only", {"/cam/infra1/image_rect_raw": "mono8", "/depth_anything/depth/color": "rgb8"})
-    with pytest.raises(
-        BagError, match="name it by --image, if it is one of /cam/infra1/image_rect_raw;"
-    ):
+    with pytest.raises(BagError, match="name it by --image, if it is one of /cam/infra1/image_rect_raw;"):
         find_cameras(only)
 
 

@@ -93,7 +93,7 @@ class Context:
         except TransformError as error:
             if self._tf:
                 raise
-            raise TransformError(f"{error}; there is no tf in the bag: set the parameter transforms") from error
+            raise TransformError(f"{error}; no tf in the bag: say it by the parameter transforms, or --transform") from error
 
     def _add_transforms(self, recorded: Recorded, static: bool) -> None:
         for each in typestore().deserialize_cdr(recorded.cdr, _TRANSFORMS).transforms:

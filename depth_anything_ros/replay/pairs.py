@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections import deque
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,15 +15,13 @@ from sensor_msgs.msg import Image, LaserScan
 from ..messages.cdr import MessageError, RawImage, read_compressed_image, read_header, read_image
 from ..messages.compressed import decompressed_depth
 from ..messages.ranges import METRES, cloud_points, scan_points
-from ..stream.logs import DEPTH_TYPES, SENSOR_TYPES, info_topic_of
+from ..stream.logs import DEPTH_TYPES, KEPT_NS, SENSOR_TYPES, Lately, info_topic_of
 from ..stream.transforms import parse_transforms
 from .bag_input import BagInput
 from .cameras import COMPRESSED, IMAGE, CameraTopics
 from .feed import LOOK_AHEAD_NS, Context, looked_ahead
 from .messages import Recorded
 
-_KEPT_NS, _KEPT_BYTES = 10_000_000_000, 128 << 20  # a network that is slow stamps what it says long before it says it
-_SET_BACK_NS = 1_000_000_000  # a stamp so much older than the one before: the clock began anew
 _SAID_ONCE = ("tf_static", "camera_info")  # perhaps only when the recording began
 
 
@@ -69,15 +66,14 @@ class Pairs:
         self.gives_images = self._kind in DEPTH_TYPES
         self.context = Context(bag, [camera, self.sensor], parse_transforms(transforms))
         self.left_out: dict[str, tuple[str, int]] = {}
-        self._kept: deque[tuple[int, bytes]] = deque()
-        self._bytes = 0
+        self._lately: Lately[bytes] = Lately()
 
     def images(self, start: float, end: float, every: int) -> Iterator[Recorded]:
         """Each n-th image recorded from `start` to `end` seconds after the bag's beginning; `nearest` is of its time."""
         first_ns, end_ns = (
             self._bag.start_ns + round(seconds * 1e9) if math.isfinite(seconds) else 2**62 for seconds in (start, end)
         )
-        before_ns = max(self._bag.start_ns, first_ns - _KEPT_NS)
+        before_ns = max(self._bag.start_ns, first_ns - KEPT_NS)
         once = {name for name in self.context.topics if name.endswith(_SAID_ONCE)}
         for recorded in self._bag.messages(0, before_ns, once):
             self.context.add(recorded)
@@ -94,11 +90,11 @@ class Pairs:
         Raises:
             MessageError: none is near enough.
         """
-        when, cdr = min(self._kept, key=lambda entry: abs(entry[0] - stamp_ns), default=(None, b""))
-        if when is None or abs(when - stamp_ns) > self._max_offset * 1e9:
-            near = "there is none" if when is None else f"the nearest is {abs(when - stamp_ns) / 1e9:.3f} s away"
+        found = self._lately.nearest(stamp_ns)
+        if found is None or abs(found[0] - stamp_ns) > self._max_offset * 1e9:
+            near = f"the nearest is {abs(found[0] - stamp_ns) / 1e9:.3f} s away" if found else "there is none"
             raise MessageError(f"nothing on '{self.sensor.image}' within {self._max_offset:g} s ({near})")
-        return cdr
+        return found[1]
 
     def image(self, cdr: bytes) -> RawImage:
         """The sensor's depth image.
@@ -145,11 +141,4 @@ class Pairs:
         except MessageError as error:
             self.context.problems.add(f"'{self.sensor.image}': {error}")
             return
-        kept = self._kept
-        if kept and stamp_ns < kept[-1][0] - _SET_BACK_NS:
-            kept.clear()
-            self._bytes = 0
-        kept.append((stamp_ns, recorded.cdr))
-        self._bytes += len(recorded.cdr)
-        while len(kept) > 1 and (stamp_ns - kept[0][0] > _KEPT_NS or self._bytes > _KEPT_BYTES):
-            self._bytes -= len(kept.popleft()[1])
+        self._lately.add(stamp_ns, recorded.cdr, len(recorded.cdr))

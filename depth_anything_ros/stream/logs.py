@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from typing import Generic, TypeVar
 
 import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
@@ -16,7 +17,8 @@ from ..messages.ranges import cloud_points, depth_points, scan_points
 _INFOS = 1024  # of fast cameras, more than come until an image is looked at
 _SAME_NS = 1_000_000_000  # stamps that are so close may be of one clock
 # Messages are chosen by an image's stamp after the network has run, which takes seconds on a slow machine.
-_KEPT_NS, _KEPT_BYTES = 10_000_000_000, 128 << 20
+KEPT_NS, _KEPT_BYTES = 10_000_000_000, 128 << 20
+T = TypeVar("T")
 
 SENSOR_TYPES = {f"sensor_msgs/msg/{kind.__name__}": kind for kind in (PointCloud2, LaserScan, Image, CompressedImage)}
 DEPTH_TYPES = (Image, CompressedImage)
@@ -60,6 +62,34 @@ class InfoLog:
             return self._infos[next(reversed(self._infos))] if self._infos else None
 
 
+class Lately(Generic[T]):
+    """The last seconds of something with stamps."""
+
+    def __init__(self):
+        self._kept: deque[tuple[int, T, int]] = deque()  # stamp, what it is, its bytes
+        self._bytes = 0
+
+    def add(self, stamp_ns: int, what: T, size: int) -> None:
+        """Take in the next one of so many bytes; old ones go."""
+        kept = self._kept
+        if kept and stamp_ns < kept[-1][0] - _SAME_NS:  # a bag that begins anew
+            self.clear()
+        kept.append((stamp_ns, what, size))
+        self._bytes += size
+        while len(kept) > 1 and (stamp_ns - kept[0][0] > KEPT_NS or self._bytes > _KEPT_BYTES):
+            self._bytes -= kept.popleft()[2]
+
+    def nearest(self, stamp_ns: int) -> tuple[int, T] | None:
+        """(stamp, what it is) of the one that is nearest in time."""
+        found = min(self._kept, key=lambda each: abs(each[0] - stamp_ns), default=None)
+        return found and found[:2]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept.clear()
+        self._bytes = 0
+
+
 class SensorLog:
     """The last seconds of a range sensor: clouds, laser scans, or depth images with their calibration.
 
@@ -72,22 +102,14 @@ class SensorLog:
     def __init__(self, topic: str):
         self.topic, self.problem = topic, ""
         self.info_topic = info_topic_of(topic)
-        self._messages: deque = deque()
-        self._bytes = 0
+        self._messages: Lately = Lately()
         self._info: CameraInfo | None = None
         self._lock = threading.Lock()
 
     def add(self, message: PointCloud2 | LaserScan | Image | CompressedImage) -> None:
         """Take in the next one; old ones go."""
         with self._lock:
-            kept = self._messages
-            if kept and stamp_of(message) < stamp_of(kept[-1]) - 1_000_000_000:  # a bag that begins anew
-                kept.clear()
-                self._bytes = 0
-            kept.append(message)
-            self._bytes += _size(message)
-            while len(kept) > 1 and (stamp_of(message) - stamp_of(kept[0]) > _KEPT_NS or self._bytes > _KEPT_BYTES):
-                self._bytes -= _size(kept.popleft())
+            self._messages.add(stamp_of(message), message, _size(message))
 
     def add_info(self, info: CameraInfo) -> None:
         """Take in the calibration of depth images."""
@@ -98,7 +120,7 @@ class SensorLog:
         """Forget all."""
         with self._lock:
             self._messages.clear()
-            self._bytes, self._info = 0, None
+            self._info = None
 
     def at(self, stamp_ns: int, max_offset: float) -> tuple[str, np.ndarray]:
         """(frame, points (N, 3)) of the message nearest in time.
@@ -107,10 +129,10 @@ class SensorLog:
             MessageError: there is none within `max_offset` seconds, or it cannot be true. CameraError: nor its calibration.
         """
         with self._lock:
-            message = min(self._messages, key=lambda message: abs(stamp_of(message) - stamp_ns), default=None)
-            info = self._info
-        if message is None or abs(stamp_of(message) - stamp_ns) > max_offset * 1e9:
+            found, info = self._messages.nearest(stamp_ns), self._info
+        if found is None or abs(found[0] - stamp_ns) > max_offset * 1e9:
             raise MessageError(f"nothing within {max_offset:g} s of the image")
+        message = found[1]
         if isinstance(message, PointCloud2):
             points = cloud_points(message)
         elif isinstance(message, LaserScan):
