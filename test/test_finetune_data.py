@@ -154,6 +154,23 @@ def test_a_bag_gives_each_pixel_its_metres(tmp_path):
     assert not (tmp_path / "no_samples").exists()
 
 
+def test_images_that_share_a_stamp_are_counted_once(tmp_path):
+    """A camera whose clock stands still: what is not taken is said, by the command too."""
+
+    def messages():
+        yield INFO, START, camera_info(header_of(START), WIDTH, HEIGHT)
+        for k in range(4):
+            yield DEPTH, START + 2 * k, image_of(millimetres(k), START, "16UC1")
+            yield IMAGE, START + 2 * k + 1, image_of(picture(WIDTH, HEIGHT, k), START)
+
+    bag = write_bag(tmp_path / "bag", messages())
+    said = extract(bag, Selection(), tmp_path / "samples")
+    assert said["images"] == len(pairs_in(tmp_path / "samples")) == 1
+    assert said["left_out"] == {"an earlier image has the same stamp: is the camera's clock set?": 3}
+    with pytest.raises(DataError, match="too few to hold out.*3 left out: an earlier image has the same stamp"):
+        gather([bag], "0.2", lambda path: (tmp_path / "samples", said), BOUNDS)
+
+
 def sensor_bag(path, depth, info, image_info):
     def messages():
         yield INFO, START, image_info

@@ -30,7 +30,7 @@ from ..replay.messages import BagError, Recorded
 from ..replay.pairs import Pairs, depth_images
 from ..stream.image import decode, is_rectified
 from ..stream.logs import SENSOR_TYPES
-from .samples import DataError
+from .samples import DataError, write_picture
 
 _BEHIND = 1.05  # times as far as what is beside it: seen through a gap between nearer points
 
@@ -84,7 +84,8 @@ def extract(path: Path, selection: Selection, folder: Path, progress: Callable[[
     extraction.all(progress)
     known = {"source": source, **extraction.facts()}
     if not extraction.images:
-        raise DataError(f"no image of '{path}' on {extraction.camera.image} has depth: {known['left_out'] or 'there is none'}")
+        why = "; ".join(f"{count} left out: {reason}" for reason, count in known["left_out"].items()) or "there is none"
+        raise DataError(f"no image of '{path}' on {extraction.camera.image} has depth: {why}")
     (partial / said.name).write_text(json.dumps(known, indent=1) + "\n")
     partial.rename(folder)
     return known
@@ -123,13 +124,16 @@ class _Extraction:
 
     def _take(self, recorded: Recorded) -> None:
         header, rgb = decode(recorded.cdr, self.camera.compressed, self._decode)
+        name = f"{header.stamp_ns:020d}"
+        if (self.folder / "rgb" / f"{name}.png").exists():
+            raise MessageError("an earlier image has the same stamp: is the camera's clock set?")
         cdr = self.pairs.nearest(header.stamp_ns)
         info = self.pairs.context.info_at(self.camera, header.stamp_ns)
         view = self._view(info, rgb.shape[1], rgb.shape[0], header.frame_id)
         depth = self._depth_of(cdr, info, view, header.frame_id, rgb.shape[:2], header.stamp_ns)
         rgb = view.rectification.apply(rgb) if view and view.rectification else rgb
         turned = (rotate(pixels, self.selection.rotation) for pixels in (rgb, depth))
-        self._write(f"{header.stamp_ns:020d}", *turned)
+        self._write(name, *turned)
         self._focal = view.camera.focal if view else 0.0
         self.images += 1
 
@@ -178,18 +182,13 @@ class _Extraction:
         return camera_from_info(info, image.width, image.height, rectified=not raw)
 
     def _write(self, name: str, rgb: np.ndarray, depth: np.ndarray) -> None:
-        _picture(self.folder / "rgb" / f"{name}.png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+        write_picture(self.folder / "rgb" / f"{name}.png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
         known = np.where(np.isfinite(depth), depth, 0)
         codes = np.clip(np.rint(known * 1000), 0, 65535).astype(np.uint16)
         if np.array_equal(codes.astype(np.float32) * np.float32(0.001), known):  # 16UC1: a quarter of the size
-            _picture(self.folder / "depth" / f"{name}.png", codes)
+            write_picture(self.folder / "depth" / f"{name}.png", codes)
         else:
             np.save(self.folder / "depth" / f"{name}.npy", depth)
-
-
-def _picture(path: Path, pixels: np.ndarray) -> None:
-    if not cv2.imwrite(str(path), pixels):
-        raise OSError(f"'{path}' could not be written: is the disk full?")
 
 
 def without_gaps(depth: np.ndarray, spacing: float = 1.0) -> np.ndarray:

@@ -78,7 +78,10 @@ def gather(
     for path in paths:
         pairs, focal = pairs_of(path)
         focals.append(focal)
-        first, last = split(pairs, share) if share else (pairs, [])
+        try:
+            first, last = split(pairs, share) if share else (pairs, [])
+        except DataError as error:
+            raise DataError("; ".join([str(error), *facts])) from error
         training += first
         held_out += last
     for path in other:
