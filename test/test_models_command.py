@@ -279,7 +279,7 @@ ODD = [
     *({"encoder": OF_VIT, "taps": odd} for odd in ([3, 99], [3], ["a", "b"], [0, 1, 2, 99], [0, 1, 1, 2], 3)),
     *({"encoder": OF_TIMM | odd} for odd in ({"timm": "vit_none"}, {"timm": 4}, {"patch": 8}, {"train_size": [90, 96]})),
     {"encoder": OF_TIMM, "taps": [2, 5, 8, 12]},
-    *({"licence": None}, {"identity": 3}, {"encoder name": []}, {"model": []}, {"taps": None}),
+    *({"licence": None}, {"identity": 3}, {"identity": ""}, {"encoder name": []}, {"model": []}, {"taps": None}),
 ]
 
 
@@ -320,6 +320,11 @@ def test_a_network_is_written_whole_or_not_at_all(own, tmp_path):
 def test_a_new_network_needs_a_kind_that_fits(kind, max_depth):
     with pytest.raises(ModelError, match="expected relative, or metric with a max_depth"):
         new_network("vit_tiny_patch16_224", kind, max_depth)
+
+
+def test_a_network_is_not_kept_without_a_licence(own, tmp_path):
+    with pytest.raises(ModelError, match="kept with the licence"):
+        save_network(own[0], tmp_path / "own.safetensors", "scratch", "")
 
 
 def test_a_new_network_takes_whole_patches_and_the_taps_that_are_named():

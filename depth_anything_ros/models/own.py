@@ -76,8 +76,10 @@ def save_network(network: DepthNetwork, path: str | Path, origin: str, licence: 
         note: a line for people.
 
     Raises:
-        OSError: the file cannot be written; what was there before still is.
+        OSError: the file cannot be written; what was there before still is. ModelError: no licence.
     """
+    if not licence:
+        raise ModelError("a network is kept with the licence of its weights, such as 'Apache-2.0' or 'your own'")
     path = Path(path).expanduser()
     names = [name for name, row in ENCODERS.items() if row == network.encoder]
     said = {
@@ -176,8 +178,8 @@ def _check(row: Model, sizes: Encoder, taps: tuple, texts: list) -> None:
             raise ValueError(f"{name} {value}, expected {count} numbers")
         if not all(type(one) in kinds and least <= one <= most for one in values):
             raise ValueError(f"{name} {value}, expected {kind.__name__} from {least:g} to {most:g}")
-    if not all(isinstance(text, str) for text in (*texts, sizes.timm)):
-        raise ValueError(f"names and licence {texts}, timm {sizes.timm}, expected texts")
+    if not all(text and isinstance(text, str) for text in texts) or not isinstance(sizes.timm, str):
+        raise ValueError(f"encoder name, licence and identity {texts}, timm {sizes.timm}, expected texts")
     if (row.kind == METRIC) != (row.max_depth > 0):
         raise ValueError(f"max_depth {row.max_depth} of a {row.kind} network")
     check_input_size(row.input_size, input_unit(row, sizes))

@@ -159,7 +159,7 @@ class Trainer:
             self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
         except FileNotFoundError as error:
-            raise CheckpointError(f"there is no '{path}' to go on from: give the whole command again") from error
+            raise CheckpointError(f"there is no '{path}' to go on from: begin anew, with another --output") from error
         except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
             if isinstance(error, CheckpointError):
                 raise
