@@ -157,7 +157,7 @@ def test_a_node_that_dies_ends_the_player_with_an_error(tmp_path):
     bag = write_bag(tmp_path / "bag", camera_messages(200, 100.0))
     with depth_node(tmp_path, "mortal") as node, bench(namespace="mortal", listen=("depth/image",)) as it:
         it.wait(lambda: "running demo" in node.log, "the network", 60)
-        with player(tmp_path / "player", bag, depth_namespace="mortal", patience=6.0, settle=1.0) as process:
+        with player(tmp_path / "player", bag, depth_namespace="mortal", patience=20.0, settle=1.0) as process:
             it.wait(lambda: len(it.received["depth/image"]) >= 3, "depth", 40)
             assert process.alive
             node.process.send_signal(signal.SIGKILL)

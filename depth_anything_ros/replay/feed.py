@@ -93,7 +93,8 @@ class Context:
         except TransformError as error:
             if self._tf:
                 raise
-            raise TransformError(f"{error}; no tf in the bag: say it by the parameter transforms, or --transform") from error
+            said = "there is no tf in the bag: set the parameter transforms, or give --transform"
+            raise TransformError(f"{error}; {said}") from error
 
     def _add_transforms(self, recorded: Recorded, static: bool) -> None:
         for each in typestore().deserialize_cdr(recorded.cdr, _TRANSFORMS).transforms:

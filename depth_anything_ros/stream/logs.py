@@ -52,14 +52,17 @@ class InfoLog:
             self._infos.clear()
 
     def at(self, stamp_ns: int) -> CameraInfo | None:
-        """The camera_info of an image: that of its stamp, else of the nearest, else the newest; None if none has come."""
+        """The camera_info of an image: that of its stamp, else the nearest, or the newest where stamps are of another clock.
+
+        None if none has come.
+        """
         with self._lock:
-            if stamp_ns in self._infos:
-                return self._infos[stamp_ns]
-            nearest = min(self._infos, key=lambda other: abs(other - stamp_ns), default=0)
-            if abs(nearest - stamp_ns) <= _SAME_NS:
-                return self._infos.get(nearest)
-            return self._infos[next(reversed(self._infos))] if self._infos else None
+            newest = next(reversed(self._infos), None)
+            if newest is None or stamp_ns in self._infos:
+                return self._infos.get(stamp_ns)
+            if abs(newest - stamp_ns) <= _SAME_NS:
+                return self._infos[min(self._infos, key=lambda other: abs(other - stamp_ns))]
+            return self._infos[newest]
 
 
 class Lately(Generic[T]):
