@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from rclpy.serialization import deserialize_message, serialize_message
-from ros import camera_info, picture
+from ros import camera_info, picture, stamp_of
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
 from rosbags.typesys import Stores, get_typestore
@@ -49,6 +49,15 @@ def compressed_depth_of(depth, stamp_ns, frame_id=FRAME, codec="compressedDepth 
     message = CompressedImage(header=header_of(stamp_ns, frame_id), format=f"{encoding}; {codec}")
     message.data.frombytes(struct.pack("<iff", 0, a, b) + cv2.imencode(".png", codes)[1].tobytes())
     return message
+
+
+def with_compressed_depth(messages, depth_topic):
+    """The same, but for raw 16UC1 images on a topic, which become compressedDepth."""
+    for topic, time_ns, message in messages:
+        if topic == depth_topic:
+            depth = np.frombuffer(message.data, np.uint16).reshape(message.height, message.width)
+            topic, message = f"{topic}/compressedDepth", compressed_depth_of(depth, stamp_of(message))
+        yield topic, time_ns, message
 
 
 def cloud_of(points, frame_id):

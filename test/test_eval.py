@@ -10,9 +10,9 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from bags import FRAME, START, STORE, cloud_of, compressed_depth_of, header_of, image_of, write_bag
+from bags import FRAME, START, STORE, cloud_of, header_of, image_of, with_compressed_depth, write_bag
 from rclpy.serialization import serialize_message
-from ros import camera_info, stamp_of
+from ros import camera_info
 from rosbags.rosbag2 import StoragePlugin, Writer
 from sensor_msgs.msg import CameraInfo, LaserScan
 
@@ -84,18 +84,12 @@ def test_a_wrong_scale_is_told_from_a_wrong_shape(tmp_path, factor):
 
 
 def test_a_recording_of_compressed_depth_alone_is_found_and_gives_the_same(tmp_path):
-    def compressed(messages):
-        for topic, time_ns, message in messages:
-            if topic == SENSOR:
-                depth = np.frombuffer(message.data, np.uint16).reshape(HEIGHT, WIDTH)
-                topic, message = f"{SENSOR}/compressedDepth", compressed_depth_of(depth, stamp_of(message))
-            yield topic, time_ns, message
-
     raw = run(tmp_path, pairs(lambda k, truth: 1.1 * truth, 2), name="raw")
-    found = run(tmp_path, compressed(pairs(lambda k, truth: 1.1 * truth, 2)), name="compressed")
+    found = run(tmp_path, with_compressed_depth(pairs(lambda k, truth: 1.1 * truth, 2), SENSOR), name="compressed")
     assert found["truth"] == f"{SENSOR}/compressedDepth" and raw["truth"] == SENSOR
     assert found["pixels"] == raw["pixels"] and found["errors"] == raw["errors"] and found["per_frame"] == raw["per_frame"]
-    both = run(tmp_path, [*pairs(lambda k, truth: truth, 2), *compressed(pairs(lambda k, truth: truth, 2))], name="both")
+    again = with_compressed_depth(pairs(lambda k, truth: truth, 2), SENSOR)
+    both = run(tmp_path, [*pairs(lambda k, truth: truth, 2), *again], name="both")
     assert both["truth"] == SENSOR
 
 

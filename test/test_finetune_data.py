@@ -7,9 +7,9 @@ import sqlite3
 import cv2
 import numpy as np
 import pytest
-from bags import FRAME, IMAGE, INFO, START, camera_messages, cloud_of, compressed_depth_of, header_of, image_of, write_bag
+from bags import FRAME, IMAGE, INFO, START, camera_messages, cloud_of, header_of, image_of, with_compressed_depth, write_bag
 from rgbd import HEIGHT, WIDTH, millimetres, write_image
-from ros import camera_info, picture, stamp_of
+from ros import camera_info, picture
 from sensor_msgs.msg import LaserScan
 
 from depth_anything_ros import depth_finetune
@@ -120,20 +120,13 @@ def test_a_bag_gives_each_pixel_its_metres(tmp_path):
                 if k != 4:  # one is missing
                     yield DEPTH, time_ns + 30_000_000, image_of(of_depth[k], stamp, encoding)
 
-    def compressed(messages):
-        for topic, time_ns, message in messages:
-            if topic == DEPTH:
-                depth = np.frombuffer(message.data, np.uint16).reshape(HEIGHT, WIDTH)
-                topic, message = f"{DEPTH}/compressedDepth", compressed_depth_of(depth, stamp_of(message))
-            yield topic, time_ns, message
-
     for name, of_depth, encoding, unit in (
         ("int", depths, "16UC1", np.float32(0.001)),
         ("float", floats, "32FC1", 1),
         ("compressed", depths, "16UC1", np.float32(0.001)),
     ):
         said = messages(of_depth, encoding)
-        bag = write_bag(tmp_path / name, compressed(said) if name == "compressed" else said)
+        bag = write_bag(tmp_path / name, with_compressed_depth(said, DEPTH) if name == "compressed" else said)
         said = extract(bag, Selection(start=0.05), tmp_path / f"{name}_samples")
         pairs = pairs_in(tmp_path / f"{name}_samples")
         assert said["images"] == len(pairs) == 4 and "pixel by pixel" in said["depth"] and sum(said["left_out"].values()) == 1

@@ -13,7 +13,7 @@ from ..geometry import Transform, TransformError, TransformTree
 from ..stream.logs import SENSOR_TYPES, InfoLog, SensorLog
 from .bag_input import BagInput
 from .cameras import CameraTopics
-from .messages import Recorded, typestore
+from .messages import TF_STATIC, Recorded, typestore
 
 LOOK_AHEAD_NS = 200_000_000
 """How much later something may have been recorded than the image that it belongs to."""
@@ -70,7 +70,7 @@ class Context:
             if name in self._infos:
                 self._infos[name].add(deserialize_message(recorded.cdr, CameraInfo))
             if name in self._tf:
-                self._add_transforms(recorded, static=name.endswith("tf_static"))
+                self._add_transforms(recorded, static=name.endswith(TF_STATIC))
             elif self.sensor and name == self.sensor.topic and self._sensor_type:
                 self.sensor.add(deserialize_message(recorded.cdr, self._sensor_type))
             elif self.sensor and name == self.sensor.info_topic:

@@ -20,9 +20,9 @@ from ..stream.transforms import parse_transforms
 from .bag_input import BagInput
 from .cameras import COMPRESSED, IMAGE, CameraTopics
 from .feed import LOOK_AHEAD_NS, Context, looked_ahead
-from .messages import Recorded
+from .messages import TF_STATIC, Recorded
 
-_SAID_ONCE = ("tf_static", "camera_info")  # perhaps only when the recording began
+_SAID_ONCE = (TF_STATIC, "camera_info")  # perhaps only when the recording began
 
 
 def read_depth_image(cdr: bytes, compressed: bool) -> RawImage:
